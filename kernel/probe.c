@@ -12,13 +12,9 @@
 
 #include <liburing.h>
 
+#include "gk_io_uring.h"
 #include "gk_ublk.h"
 
-/* Bits of the 6.12 series, for the time until kernel/uapi/gk_io_uring.h has them. */
-#ifndef IORING_FEAT_SQE_GROUP
-#define IORING_FEAT_SQE_GROUP  (1U << 30)
-#define IORING_FEAT_GROUP_KBUF (1U << 31)
-#endif
 
 /* Long enough for a loaded machine; only a broken kernel or a filtered loopback makes us wait. */
 #define ANSWER_TIMEOUT_S 5
