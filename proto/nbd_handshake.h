@@ -16,48 +16,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "nbd_export.h"
 #include "nbd_wire.h"
 
 #define GK_NBD_HANDSHAKE_MAX_PAYLOAD 16384U /* bytes of one option reply: two strings and more */
 #define GK_NBD_HANDSHAKE_MAX_REPLIES 64U    /* to one option, before its final reply */
 #define GK_NBD_HANDSHAKE_MAX_LISTED  16384U /* ... to NBD_OPT_LIST */
-#define GK_NBD_HANDSHAKE_MAX_EXPORTS 256U   /* kept and asked about; the rest is only counted */
-#define GK_NBD_HANDSHAKE_WHY_BYTES   512U
 
 enum gk_nbd_handshake_mode {
 	GK_NBD_HANDSHAKE_GO,   /* attach the export: transmission follows */
 	GK_NBD_HANDSHAKE_INFO, /* ask about the export, then leave */
 	GK_NBD_HANDSHAKE_LIST, /* ask about every export that the server lists, then leave */
-};
-
-/* What a server says of one export: plain data, may be copied. */
-struct nbd_export_facts {
-	uint64_t size_bytes;	  /* 0 is legal here; never above INT64_MAX */
-	uint16_t flags;		  /* NBD_FLAG_*; SEND_DF only with structured replies; without
-				     HAS_FLAGS nothing but READ_ONLY is believed */
-	bool structured;	  /* structured replies were negotiated */
-	bool has_block_size;	  /* the server sent NBD_INFO_BLOCK_SIZE; else the defaults below */
-	uint32_t block_min;	  /* 1; power of two, 1-65536 */
-	uint32_t block_preferred; /* 4096; power of two, >= 512 and >= block_min */
-	uint32_t block_max;	  /* 32 MiB; a multiple of block_min, or UINT32_MAX: no limit */
-};
-
-/* One export of a probe (INFO, LIST). Strings are as the server sent them: any bytes but NUL. */
-struct gk_nbd_export {
-	char *name;
-	char *description; /* "" when none was sent */
-	int error;	   /* 0: facts are valid; else the -errno of asking about it */
-	char *why;	   /* reason of error for a person, else NULL */
-	struct nbd_export_facts facts;
-};
-
-struct gk_nbd_export_list {
-	struct gk_nbd_export *exports;
-	size_t n;	 /* kept, at most GK_NBD_HANDSHAKE_MAX_EXPORTS */
-	size_t n_listed; /* named by the server, kept or not */
-	int list_error;	 /* LIST: the server does not list (-errno), so the plan's export was asked
-			    about instead */
-	char list_why[GK_NBD_HANDSHAKE_WHY_BYTES]; /* reason of list_error */
 };
 
 struct gk_nbd_handshake_plan {
@@ -70,7 +39,7 @@ struct gk_nbd_handshake_plan {
 struct gk_nbd_handshake {
 	unsigned char out[NBD_MAX_STRING + 64]; /* bytes for the server */
 	size_t out_len;
-	char why[GK_NBD_HANDSHAKE_WHY_BYTES]; /* after a failure: the reason, printable, one line */
+	char why[GK_NBD_EXPORT_WHY_BYTES]; /* after a failure: the reason, printable, one line */
 	struct nbd_export_facts facts;	      /* mode GO, after 0 */
 	struct gk_nbd_export_list list;	      /* modes INFO and LIST, after 0 */
 
@@ -83,7 +52,6 @@ struct gk_nbd_handshake {
 	size_t asked;			 /* index in list of the export being asked about */
 	bool have_export_info;		 /* NBD_INFO_EXPORT came in the replies to this option */
 	struct nbd_export_facts current; /* gathered from the replies to this option */
-	char *description;		 /* ditto; owned */
 	uint32_t reply_type;		 /* of the option reply whose payload is being collected */
 	size_t need;			 /* bytes of the message being collected */
 	size_t have;			 /* ... that are in in[] */
@@ -92,14 +60,14 @@ struct gk_nbd_handshake {
 
 /*
  * Starts a handshake. 0, or -ENAMETOOLONG with h->why when the export name is longer than the
- * protocol allows. End it with gk_nbd_handshake_done() in either case. GO allocates nothing later
- * on but a description's worth; INFO and LIST allocate what list holds.
+ * protocol allows. End it with gk_nbd_handshake_done() in either case. GO allocates nothing; INFO
+ * and LIST allocate what list holds.
  */
 int gk_nbd_handshake_init(struct gk_nbd_handshake *h, const struct gk_nbd_handshake_plan *plan);
 
 /*
- * Takes bytes of the server, any number, also 0. *ret_used says on every return how many were taken:
- * all of them, unless the handshake ended before the last one; what is left is transmission.
+ * Takes bytes of the server, any number, also 0. *ret_used says on every return how many were
+ * taken: all, unless the handshake ended before the last one; what is left is transmission.
  *   0        done: facts or list are valid. INFO and LIST: send out, then close.
  *   -EAGAIN  send out, then come back with more bytes.
  *   -errno   failed for good, why is set, nothing more to send: -EPROTO not NBD, or against the
@@ -113,16 +81,10 @@ int gk_nbd_handshake_step(struct gk_nbd_handshake *h, const void *bytes, size_t 
 /* The server closed the connection before the end: the fitting -errno, with why set. Never 0. */
 int gk_nbd_handshake_eof(struct gk_nbd_handshake *h);
 
+/* What it waits for, to end a sentence: "its greeting", "its answer to NBD_OPT_GO". */
+const char *gk_nbd_handshake_awaited(const struct gk_nbd_handshake *h);
+
 /* Frees what it holds. Takes NULL and a failed init. Move list away first to keep it. */
 void gk_nbd_handshake_done(struct gk_nbd_handshake *h);
-
-/* Frees the exports of a list and empties it. Takes NULL. */
-void gk_nbd_handshake_list_done(struct gk_nbd_export_list *list);
-
-/*
- * Copies len bytes of a server's text for a person: what is not printable ASCII becomes '?', an
- * overlong text ends with "...". Always terminated; returns dst.
- */
-char *gk_nbd_handshake_printable(char *dst, size_t dst_size, const void *text, size_t len);
 
 #endif
