@@ -1,0 +1,421 @@
+// SPDX-License-Identifier: MIT
+#include "device.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "datapath.h"
+#include "log.h"
+
+/* One daemon per device name: two of them writing to one export would destroy it. */
+static int take_lock(struct gk_device *device, const char *state_dir)
+{
+	char pid[32] = "";
+	struct stat st;
+
+	if (asprintf(&device->lock_path, "%s/%s.lock", state_dir, device->config->name) < 0) {
+		device->lock_path = NULL;
+		return -ENOMEM;
+	}
+	for (;;) {
+		int r;
+
+		device->lock_fd = open(device->lock_path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+		if (device->lock_fd < 0) {
+			r = -errno;
+			gk_log(GK_LOG_ERROR, "%s: cannot create %s: %s", device->config->name,
+			       device->lock_path, gk_strerror(r));
+			return r;
+		}
+		if (flock(device->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+			(void)!pread(device->lock_fd, pid, sizeof(pid) - 1, 0);
+			gk_log(GK_LOG_ERROR,
+			       "%s: already attached by the gkproxy with process id %s (%s): stop "
+			       "that one first, or give this device another name",
+			       device->config->name, pid[0] ? pid : "unknown", device->lock_path);
+			close(device->lock_fd);
+			device->lock_fd = -1;
+			return -EBUSY;
+		}
+		/* The one who held it may have removed the file between our open and our lock. */
+		if (fstat(device->lock_fd, &st) == 0 && st.st_nlink > 0)
+			break;
+		close(device->lock_fd);
+	}
+	snprintf(pid, sizeof(pid), "%d", (int)getpid());
+	if (ftruncate(device->lock_fd, 0) < 0 ||
+	    pwrite(device->lock_fd, pid, strlen(pid), 0) < 0)
+		gk_log(GK_LOG_WARNING, "%s: cannot write to %s: %s", device->config->name,
+		       device->lock_path, gk_strerror(errno));
+	return 0;
+}
+
+static void drop_lock(struct gk_device *device)
+{
+	if (device->lock_fd >= 0) {
+		unlink(device->lock_path);
+		close(device->lock_fd);
+	}
+	free(device->lock_path);
+}
+
+/*
+ * Memory that a queue thread allocates must not wait for writes to this very device. The effect is
+ * checked, since a kernel that ignores the call would only show as a hang under memory pressure.
+ */
+static void become_io_flusher(const struct gk_device_queue *dq)
+{
+	int r = prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) ? -errno : 0;
+
+	if (!r && prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) != 1)
+		r = -EINVAL;
+	if (r)
+		gk_log(GK_LOG_WARNING,
+		       "dev%d q%u: PR_SET_IO_FLUSHER failed (%s): under memory pressure the device "
+		       "may hang; run with CAP_SYS_RESOURCE",
+		       dq->queue.dev_id, dq->queue.id, gk_strerror(r));
+}
+
+static void *queue_thread(void *arg)
+{
+	struct gk_device_queue *dq = arg;
+	struct gk_queue *queue = &dq->queue;
+	int r;
+
+	/* Advisory: a cpuset may forbid it, and then the kernel's own choice is as good. */
+	(void)pthread_setaffinity_np(pthread_self(), sizeof(dq->cpus), &dq->cpus);
+	become_io_flusher(dq);
+	r = gk_queue_open(queue);
+	dq->error = r;
+	sem_post(&dq->opened);
+	if (r)
+		return NULL;
+	r = queue->front->start(queue);
+	while (!r && queue->front_live)
+		r = gk_queue_turn(queue);
+	if (r)
+		gk_log(GK_LOG_ERROR, "dev%d q%u: io_uring failed: %s; the queue ends", queue->dev_id,
+		       queue->id, gk_strerror(r));
+	gk_queue_close(queue);
+	return NULL;
+}
+
+static int start_queue(struct gk_device *device, unsigned int index)
+{
+	struct gk_device_queue *dq = &device->queues[index];
+	char name[16];
+	int r;
+
+	if (gk_ublk_ctrl_affinity(device->ctrl, (uint32_t)device->dev_id, (uint16_t)index, &dq->cpus))
+		sched_getaffinity(0, sizeof(dq->cpus), &dq->cpus);
+	r = gk_ublk_queue_map(&dq->ublk, device->cdev_fd, index, device->config->queue_depth);
+	if (r)
+		return r;
+	r = -pthread_create(&dq->thread, NULL, queue_thread, dq);
+	if (r)
+		return r;
+	dq->started = true;
+	snprintf(name, sizeof(name), "gk%dq%u", device->dev_id, index);
+	pthread_setname_np(dq->thread, name);
+	while (sem_wait(&dq->opened) < 0)
+		;
+	return dq->error;
+}
+
+/* Queues with their memory, and each connection handed to one of them in turn. */
+static int make_queues(struct gk_device *device, struct gk_dialled *dialled)
+{
+	unsigned int n = device->n_queues;
+	struct gk_session_facts facts = {
+		.structured = device->facts.structured,
+		.df = device->facts.flags & NBD_FLAG_SEND_DF,
+		.max_payload = device->plan.max_payload,
+	};
+
+	device->queues = calloc(n, sizeof(*device->queues));
+	if (!device->queues) {
+		device->n_queues = 0;
+		return -ENOMEM;
+	}
+	for (unsigned int i = 0; i < n; i++)
+		sem_init(&device->queues[i].opened, 0, 0);
+	for (unsigned int i = 0; i < n; i++) {
+		struct gk_queue_params params = {
+			.front = &gk_ublk_front,
+			.front_data = &device->queues[i].ublk,
+			.dev_id = device->dev_id,
+			.id = i,
+			.depth = device->config->queue_depth,
+			.n_sessions = (device->n_connections - i + n - 1) / n,
+			.max_io_bytes = device->plan.max_io_bytes,
+		};
+		int r = gk_queue_init(&device->queues[i].queue, &params);
+
+		if (r)
+			return r;
+	}
+	for (unsigned int c = 0; c < device->n_connections; c++) {
+		device->abort_fds[c] = fcntl(dialled[c].fd, F_DUPFD_CLOEXEC, 0);
+		if (device->abort_fds[c] < 0)
+			return -errno;
+		gk_session_up(&device->queues[c % n].queue.sessions[c / n], c, dialled[c].fd, &facts);
+		dialled[c].fd = -1;
+	}
+	return 0;
+}
+
+static int explain_add(const struct gk_device *device, int error)
+{
+	const char *name = device->config->name;
+
+	if (error == -EEXIST)
+		gk_log(GK_LOG_ERROR,
+		       "%s: /dev/ublkb%d exists already: choose another id, or -1 for a free one",
+		       name, device->config->id);
+	else if (error == -EPERM || error == -EACCES)
+		gk_log(GK_LOG_ERROR,
+		       "%s: the kernel refuses a new ublk device (%s): run with CAP_SYS_ADMIN; "
+		       "if you do, raise the ublks_max parameter of module ublk_drv", name,
+		       gk_strerror(error));
+	else
+		gk_log(GK_LOG_ERROR, "%s: the kernel refuses a new ublk device: %s", name,
+		       gk_strerror(error));
+	return error;
+}
+
+static int add(struct gk_device *device)
+{
+	struct ublksrv_ctrl_dev_info info = {
+		.dev_id = (uint32_t)device->config->id,
+		.nr_hw_queues = (uint16_t)device->n_queues,
+		.queue_depth = (uint16_t)device->config->queue_depth,
+		.max_io_buf_bytes = device->plan.max_io_bytes,
+		.ublksrv_pid = -1,
+		.flags = UBLK_F_CMD_IOCTL_ENCODE,
+	};
+	char path[32];
+	int r = gk_ublk_ctrl_add(device->ctrl, &info);
+
+	if (r)
+		return explain_add(device, r);
+	device->dev_id = (int)info.dev_id;
+	/* The kernel makes no more queues than it has CPUs. */
+	device->n_queues = info.nr_hw_queues;
+	snprintf(path, sizeof(path), "/dev/ublkc%d", device->dev_id);
+	device->cdev_fd = open(path, O_RDWR | O_CLOEXEC);
+	if (device->cdev_fd < 0) {
+		r = -errno;
+		gk_log(GK_LOG_ERROR, "%s: cannot open %s: %s", device->config->name, path,
+		       gk_strerror(r));
+		return r;
+	}
+	r = gk_ublk_ctrl_set_params(device->ctrl, info.dev_id, &device->plan.params);
+	if (r)
+		gk_log(GK_LOG_ERROR, "%s: the kernel refuses the device's parameters (blocks of %u "
+		       "bytes, requests of %u): %s", device->config->name, device->plan.block_size,
+		       device->plan.max_io_bytes, gk_strerror(r));
+	return r;
+}
+
+static int start(struct gk_device *device, struct gk_dialled *dialled)
+{
+	int r = make_queues(device, dialled);
+
+	for (unsigned int i = 0; !r && i < device->n_queues; i++)
+		r = start_queue(device, i);
+	if (!r)
+		r = gk_ublk_ctrl_start(device->ctrl, (uint32_t)device->dev_id);
+	if (r)
+		gk_log(GK_LOG_ERROR, "%s: cannot start /dev/ublkb%d: %s", device->config->name,
+		       device->dev_id, gk_strerror(r));
+	else
+		device->live = true;
+	return r;
+}
+
+static int plan(struct gk_device *device)
+{
+	char why[256];
+	int r = gk_plan_device(device->config, &device->facts, (uint32_t)sysconf(_SC_PAGESIZE), why,
+			       sizeof(why), &device->plan);
+
+	if (r)
+		gk_log(GK_LOG_ERROR, "%s: %s: %s", device->config->name,
+		       device->config->remotes[0].text, why);
+	else if (device->plan.tail_bytes)
+		gk_log(GK_LOG_WARNING,
+		       "%s: the export's size of %" PRIu64 " bytes is no multiple of its block size "
+		       "of %u: the last %u bytes are left out", device->config->name,
+		       device->facts.size_bytes, device->plan.block_size, device->plan.tail_bytes);
+	return r;
+}
+
+/* Dials as many connections as are wanted and allowed. 0 and device->n_connections. */
+static int dial(struct gk_device *device, int cancel_fd, unsigned int wanted,
+		struct gk_dialled *dialled)
+{
+	const struct gk_device_config *config = device->config;
+	struct gk_dial_options options = {
+		.mode = GK_NBD_HANDSHAKE_GO,
+		.structured = config->structured_replies,
+		.connect_timeout_s = config->connect_timeout_s,
+		.cancel_fd = cancel_fd,
+	};
+	char why[GK_DIAL_WHY_BYTES];
+	int n = gk_dial_parallel(&config->remotes[0], &options, wanted, why, sizeof(why), dialled);
+
+	if (n < 0) {
+		gk_log(GK_LOG_ERROR, "%s: %s", config->name, why);
+		return n;
+	}
+	device->n_connections = (unsigned int)n;
+	device->facts = dialled[0].facts;
+	snprintf(device->peer, sizeof(device->peer), "%s", dialled[0].peer);
+	return 0;
+}
+
+static void announce(const struct gk_device *device, unsigned int wanted)
+{
+	const char *alone = "";
+
+	if (wanted > 1 && device->n_connections == 1)
+		alone = " (the server does not advertise NBD_FLAG_CAN_MULTI_CONN)";
+	gk_log(GK_LOG_INFO,
+	       "dev%d: %s: /dev/ublkb%d is up: %" PRIu64 " bytes, blocks of %u, %s, %u queue%s, "
+	       "%u connection%s%s, data path copy, server %s",
+	       device->dev_id, device->config->name, device->dev_id, device->plan.size_bytes,
+	       device->plan.block_size,
+	       device->plan.params.basic.attrs & UBLK_ATTR_READ_ONLY ? "read-only" : "read-write",
+	       device->n_queues, device->n_queues == 1 ? "" : "s", device->n_connections,
+	       device->n_connections == 1 ? "" : "s", alone, device->peer);
+}
+
+static int attach(struct gk_device *device, int cancel_fd)
+{
+	unsigned int n_cpus = (unsigned int)sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned int wanted = gk_plan_connections(device->config, n_cpus);
+	struct gk_dialled *dialled = calloc(wanted, sizeof(*dialled));
+	int r = -ENOMEM;
+
+	device->abort_fds = malloc(wanted * sizeof(*device->abort_fds));
+	if (!dialled || !device->abort_fds)
+		goto out;
+	for (unsigned int i = 0; i < wanted; i++) {
+		device->abort_fds[i] = -1;
+		dialled[i].fd = -1;
+	}
+	r = dial(device, cancel_fd, wanted, dialled);
+	if (r)
+		goto out;
+	r = plan(device);
+	if (r)
+		goto out;
+	device->n_queues = gk_plan_queues(device->config, device->n_connections, n_cpus);
+	r = add(device);
+	if (!r)
+		r = start(device, dialled);
+	if (!r)
+		announce(device, wanted);
+out:
+	for (unsigned int i = 0; dialled && i < wanted; i++)
+		gk_dial_done(&dialled[i]);
+	free(dialled);
+	return r;
+}
+
+int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_device_config *config,
+		     const char *state_dir, int cancel_fd, struct gk_device **ret_device)
+{
+	struct gk_device *device = malloc(sizeof(*device));
+	int r;
+
+	if (!device)
+		return -ENOMEM;
+	*device = (struct gk_device){
+		.config = config, .ctrl = ctrl, .dev_id = -1, .lock_fd = -1, .cdev_fd = -1};
+	r = take_lock(device, state_dir);
+	if (!r)
+		r = attach(device, cancel_fd);
+	if (r)
+		gk_device_detach(device);
+	else
+		*ret_device = device;
+	return r;
+}
+
+/* STOP_DEV takes long: a server that answers slowly is waited for, one that does not is cut off. */
+static void stop_is_stuck(void *arg)
+{
+	struct gk_device *device = arg;
+	uint64_t ended = 0;
+
+	for (unsigned int i = 0; i < device->n_queues; i++)
+		for (unsigned int op = 0; op < GK_OPS; op++)
+			ended += gk_count_read(&device->queues[i].queue.counters.requests[op]);
+	if (ended == device->last_progress) {
+		gk_log(GK_LOG_ERROR, "dev%d: %s: the server does not answer: its connections are "
+		       "cut, requests in flight fail", device->dev_id, device->config->name);
+		for (unsigned int i = 0; i < device->n_connections; i++)
+			shutdown(device->abort_fds[i], SHUT_RDWR);
+	}
+	device->last_progress = ended;
+}
+
+static void stop(struct gk_device *device)
+{
+	bool threads = false;
+	int r;
+
+	for (unsigned int i = 0; i < device->n_queues && device->queues; i++)
+		threads |= device->queues[i].started;
+	if (!threads)
+		return;
+	/* Also ends the commands of queues whose device was never started. */
+	r = gk_ublk_ctrl_stop(device->ctrl, (uint32_t)device->dev_id, stop_is_stuck, device);
+	if (r)
+		gk_log(GK_LOG_ERROR, "dev%d: %s: cannot stop: %s", device->dev_id,
+		       device->config->name, gk_strerror(r));
+	for (unsigned int i = 0; i < device->n_queues; i++)
+		if (device->queues[i].started)
+			pthread_join(device->queues[i].thread, NULL);
+}
+
+void gk_device_detach(struct gk_device *device)
+{
+	int r;
+
+	if (!device)
+		return;
+	stop(device);
+	for (unsigned int i = 0; device->queues && i < device->n_queues; i++) {
+		gk_ublk_queue_unmap(&device->queues[i].ublk);
+		gk_queue_done(&device->queues[i].queue);
+		sem_destroy(&device->queues[i].opened);
+	}
+	free(device->queues);
+	for (unsigned int i = 0; device->abort_fds && i < device->n_connections; i++)
+		if (device->abort_fds[i] >= 0)
+			close(device->abort_fds[i]);
+	free(device->abort_fds);
+	if (device->cdev_fd >= 0)
+		close(device->cdev_fd);
+	if (device->dev_id >= 0) {
+		r = gk_ublk_ctrl_del(device->ctrl, (uint32_t)device->dev_id);
+		if (r)
+			gk_log(GK_LOG_ERROR, "dev%d: %s: cannot remove: %s", device->dev_id,
+			       device->config->name, gk_strerror(r));
+		else if (device->live)
+			gk_log(GK_LOG_INFO, "dev%d: %s: removed", device->dev_id,
+			       device->config->name);
+	}
+	drop_lock(device);
+	free(device);
+}

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One device: its connections, its queues and their threads, its life in the kernel. Control
+ * thread only; the queue threads are inside.
+ */
+#ifndef GK_DEVICE_H
+#define GK_DEVICE_H
+
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+
+#include "config.h"
+#include "device_plan.h"
+#include "dial.h"
+#include "loop.h"
+#include "ublk_ctrl.h"
+#include "ublk_front.h"
+
+struct gk_device_queue {
+	struct gk_queue queue;
+	struct gk_ublk_queue ublk;
+	pthread_t thread;
+	cpu_set_t cpus;   /* that the kernel maps to this queue */
+	sem_t opened;     /* the thread has its ring, or failed to get one: `error` */
+	int error;
+	bool started;     /* the thread runs and must be joined */
+};
+
+struct gk_device {
+	const struct gk_device_config *config; /* borrowed */
+	struct gk_ublk_ctrl *ctrl;             /* borrowed */
+	int dev_id;                            /* -1 until added */
+	int lock_fd;                           /* holds state_dir/NAME.lock */
+	char *lock_path;
+	int cdev_fd;                           /* /dev/ublkcN */
+	struct gk_device_plan plan;
+	struct nbd_export_facts facts;
+	char peer[160];                        /* the server's address, for a person */
+	int *abort_fds;                        /* a duplicate of each connection's fd */
+	unsigned int n_connections;
+	struct gk_device_queue *queues;
+	unsigned int n_queues;
+	bool live;                             /* START_DEV succeeded */
+	uint64_t last_progress;                /* requests that had ended when STOP was last looked at */
+};
+
+/*
+ * Connects, adds, starts: when it returns 0 the block device is there and *ret_device is the
+ * caller's. On failure -errno after one log line that says what to do, and nothing is left behind.
+ * cancel_fd (-1: none) being readable gives up dialling with -ECANCELED.
+ */
+int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_device_config *config,
+		     const char *state_dir, int cancel_fd, struct gk_device **ret_device);
+
+/*
+ * Removes the block device, ends queues and connections, frees. Waits for requests in flight; when
+ * none ends for 10 s, the connections are cut and what is in flight fails. Takes NULL and, within
+ * device.c, half-built devices.
+ */
+void gk_device_detach(struct gk_device *device);
+
+#endif

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+#include "log.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#define WINDOW_NS    UINT64_C(10000000000)
+#define WINDOW_LINES 5
+
+static int log_level = GK_LOG_INFO;
+
+void gk_log_set_level(enum gk_log_level level)
+{
+	__atomic_store_n(&log_level, (int)level, __ATOMIC_RELAXED);
+}
+
+void gk_log(enum gk_log_level level, const char *format, ...)
+{
+	static const char *const names[] = {"error: ", "warning: ", "", "debug: "};
+	char line[1024];
+	va_list args;
+	size_t len;
+	int n;
+
+	if ((int)level > __atomic_load_n(&log_level, __ATOMIC_RELAXED))
+		return;
+	len = (size_t)snprintf(line, sizeof(line), "gkproxy: %s", names[level]);
+	va_start(args, format);
+	n = vsnprintf(line + len, sizeof(line) - len - 1, format, args);
+	va_end(args);
+	if (n > 0)
+		len += (size_t)n < sizeof(line) - len - 1 ? (size_t)n : sizeof(line) - len - 2;
+	line[len++] = '\n';
+	/* A closed stderr must not disturb I/O. */
+	if (write(STDERR_FILENO, line, len) < 0)
+		return;
+}
+
+const char *gk_strerror(int error)
+{
+	const char *text = strerrordesc_np(error < 0 ? -error : error);
+
+	return text ? text : "unknown error";
+}
+
+int gk_log_limit_pass(struct gk_log_limit *limit, unsigned int *ret_dropped)
+{
+	struct timespec ts;
+	uint64_t now;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	now = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+	*ret_dropped = 0;
+	if (!limit->window_ns || now - limit->window_ns > WINDOW_NS) {
+		*ret_dropped = limit->dropped;
+		*limit = (struct gk_log_limit){.window_ns = now};
+	}
+	if (limit->lines == WINDOW_LINES) {
+		limit->dropped++;
+		return 0;
+	}
+	limit->lines++;
+	return 1;
+}

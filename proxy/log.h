@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One line per event on stderr, with its dev/queue/tag/session. Only proxy/ logs. Any thread; a
+ * line is one write(2), so lines of different threads never mix.
+ */
+#ifndef GK_LOG_H
+#define GK_LOG_H
+
+#include <stdint.h>
+
+#include "config.h"
+
+/* Lines above this level are dropped. Starts as GK_LOG_INFO; set by the control thread. */
+void gk_log_set_level(enum gk_log_level level);
+
+/* Writes one line; text without newline. Long lines are cut. */
+void gk_log(enum gk_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* Name of an errno, negative or positive: "Connection refused". Never NULL, thread-safe. */
+const char *gk_strerror(int error);
+
+/* At most 5 lines in 10 s of what a server can trigger; the next line says how many were left out. */
+struct gk_log_limit {
+	uint64_t window_ns;
+	unsigned int lines;
+	unsigned int dropped;
+};
+
+/*
+ * Whether a line may be written now; *ret_dropped: how many were dropped since the last window
+ * and should be mentioned. One thread per limit.
+ */
+int gk_log_limit_pass(struct gk_log_limit *limit, unsigned int *ret_dropped);
+
+#define GK_LOG_LIMITED(limit, level, ...)                                                          \
+	do {                                                                                       \
+		unsigned int gk_dropped_;                                                          \
+		if (gk_log_limit_pass(limit, &gk_dropped_)) {                                      \
+			if (gk_dropped_)                                                           \
+				gk_log(level, "%u lines like the next one were left out",          \
+				       gk_dropped_);                                               \
+			gk_log(level, __VA_ARGS__);                                                \
+		}                                                                                  \
+	} while (0)
+
+#endif

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: MIT
+#include "loop.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "datapath.h"
+
+int gk_queue_init(struct gk_queue *queue, const struct gk_queue_params *params)
+{
+	size_t bytes = (size_t)params->depth * params->max_io_bytes;
+	int r = 0;
+
+	*queue = (struct gk_queue){
+		.front = params->front,
+		.front_data = params->front_data,
+		.dev_id = params->dev_id,
+		.id = params->id,
+		.depth = params->depth,
+		.n_sessions = params->n_sessions,
+		.max_io_bytes = params->max_io_bytes,
+		.ring.ring_fd = -1,
+	};
+	queue->tags = calloc(params->depth, sizeof(*queue->tags));
+	queue->sessions = calloc(params->n_sessions, sizeof(*queue->sessions));
+	queue->settling = calloc(params->depth, sizeof(*queue->settling));
+	queue->buffers = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+			      0);
+	if (queue->buffers == MAP_FAILED)
+		queue->buffers = NULL;
+	if (!queue->tags || !queue->sessions || !queue->settling || !queue->buffers) {
+		gk_queue_done(queue);
+		return -ENOMEM;
+	}
+	for (unsigned int i = 0; i < params->depth; i++) {
+		queue->tags[i].id = (uint16_t)i;
+		queue->tags[i].buf = queue->buffers + (size_t)i * params->max_io_bytes;
+	}
+	for (unsigned int i = 0; i < params->n_sessions && !r; i++)
+		r = gk_session_init(&queue->sessions[i], queue, i, params->depth);
+	if (r)
+		gk_queue_done(queue);
+	return r;
+}
+
+void gk_queue_done(struct gk_queue *queue)
+{
+	for (unsigned int i = 0; queue->sessions && i < queue->n_sessions; i++)
+		gk_session_done(&queue->sessions[i]);
+	if (queue->buffers)
+		munmap(queue->buffers, (size_t)queue->depth * queue->max_io_bytes);
+	free(queue->settling);
+	free(queue->sessions);
+	free(queue->tags);
+	queue->sessions = NULL;
+	queue->buffers = NULL;
+	queue->settling = NULL;
+	queue->tags = NULL;
+}
+
+int gk_queue_open(struct gk_queue *queue)
+{
+	/* A command and its commit per tag, a send and a receive per session, and the wake-up. */
+	unsigned int entries = queue->depth + 2 * queue->n_sessions + 1;
+	unsigned int flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
+	int r;
+
+	r = io_uring_queue_init(entries, &queue->ring, flags);
+	if (r == -EINVAL)
+		r = io_uring_queue_init(entries, &queue->ring, IORING_SETUP_COOP_TASKRUN);
+	if (r == -EINVAL)
+		r = io_uring_queue_init(entries, &queue->ring, 0);
+	if (r < 0) {
+		queue->ring.ring_fd = -1;
+		return r;
+	}
+	/* Saves the file look-up of each enter; works without. */
+	(void)io_uring_register_ring_fd(&queue->ring);
+	return 0;
+}
+
+struct io_uring_sqe *gk_queue_sqe(struct gk_queue *queue, uint64_t key)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&queue->ring);
+
+	if (!sqe) {
+		/* Submission empties the ring, unless the kernel is out of memory for a moment. */
+		do {
+			(void)io_uring_submit(&queue->ring);
+			sqe = io_uring_get_sqe(&queue->ring);
+		} while (!sqe);
+	}
+	memset(sqe, 0, sizeof(*sqe));
+	sqe->user_data = key;
+	return sqe;
+}
+
+static void dispatch(struct gk_queue *queue, uint64_t key, int res)
+{
+	uint16_t index = gk_cqe_key_index(key);
+
+	switch (gk_cqe_key_kind(key)) {
+	case GK_CQE_FRONT:
+		queue->front->complete(queue, index, res);
+		break;
+	case GK_CQE_SEND:
+		gk_send_done(&queue->sessions[index], res);
+		break;
+	case GK_CQE_RECV:
+		gk_recv_done(&queue->sessions[index], res);
+		break;
+	}
+}
+
+static uint64_t monotonic_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+int gk_queue_turn(struct gk_queue *queue)
+{
+	struct io_uring_cqe *cqe;
+	unsigned int head;
+	unsigned int n = 0;
+	int r;
+
+	/* All that gathered during the last turn goes out together, before the one enter. */
+	for (unsigned int i = 0; i < queue->n_sessions; i++) {
+		gk_send_pump(&queue->sessions[i]);
+		gk_recv_pump(&queue->sessions[i]);
+	}
+	r = io_uring_submit_and_wait(&queue->ring, 1);
+	if (r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY)
+		return r;
+	queue->now_ns = monotonic_ns();
+	gk_count(&queue->counters.loops, 1);
+	io_uring_for_each_cqe(&queue->ring, head, cqe)
+	{
+		dispatch(queue, cqe->user_data, cqe->res);
+		n++;
+	}
+	io_uring_cq_advance(&queue->ring, n);
+	return 0;
+}
+
+void gk_queue_close(struct gk_queue *queue)
+{
+	bool busy = false;
+
+	if (queue->ring.ring_fd < 0)
+		return;
+	queue->stopping = true;
+	for (unsigned int i = 0; i < queue->n_sessions; i++)
+		gk_session_goodbye(&queue->sessions[i]);
+	/* A shut-down socket ends its operations at once; their buffers are freed after this. */
+	do {
+		busy = false;
+		for (unsigned int i = 0; i < queue->n_sessions; i++)
+			busy |= queue->sessions[i].state != GK_SESSION_DEAD;
+	} while (busy && gk_queue_turn(queue) == 0);
+	io_uring_queue_exit(&queue->ring);
+	queue->ring.ring_fd = -1;
+}
+
+void gk_queue_submit(struct gk_queue *queue, struct gk_tag *tag)
+{
+	struct gk_session *best = NULL;
+
+	for (unsigned int i = 0; i < queue->n_sessions; i++) {
+		struct gk_session *session = &queue->sessions[i];
+
+		if (session->state == GK_SESSION_UP &&
+		    (!best || session->in_flight < best->in_flight))
+			best = session;
+	}
+	if (best)
+		gk_send_enqueue(best, tag);
+	else
+		gk_tag_end(queue, tag, -EIO);
+}

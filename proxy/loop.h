@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Around the data path: one thread, one ring, its tags and its sessions. The only module that
+ * takes SQEs. Everything here belongs to the queue's thread, except where a line says otherwise.
+ */
+#ifndef GK_LOOP_H
+#define GK_LOOP_H
+
+#include <liburing.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "cqe_key.h"
+#include "log.h"
+#include "nbd_wire.h"
+#include "session.h"
+#include "tag.h"
+
+/* Where requests come from: ublk, or user memory in tests and benchmarks. */
+struct gk_front {
+	/* Hands in the first commands; called once, on the queue's thread. 0 or -errno. */
+	int (*start)(struct gk_queue *queue);
+	/* A command of the front (GK_CQE_FRONT) ended with res. */
+	void (*complete)(struct gk_queue *queue, uint16_t tag, int res);
+	/* A request ends: result is the full byte count or -errno. The slot is IDLE already. */
+	void (*commit)(struct gk_queue *queue, struct gk_tag *tag, int32_t result);
+};
+
+enum gk_op_index { GK_OP_READ, GK_OP_WRITE, GK_OP_FLUSH, GK_OP_TRIM, GK_OP_WRITE_ZEROES, GK_OPS };
+
+/* Written by the queue's thread, read by any: see gk_count() and gk_count_read(). */
+struct gk_counters {
+	uint64_t requests[GK_OPS]; /* ended */
+	uint64_t errors;           /* of them, with an errno */
+	uint64_t bytes_read;
+	uint64_t bytes_written;
+	uint64_t sends;            /* send operations */
+	uint64_t partial_sends;    /* of them, resumed at an adjusted offset */
+	uint64_t receives;
+	uint64_t partial_receives; /* payloads that took more than one receive */
+	uint64_t staged_bytes;     /* payload that was copied from the staging buffer */
+	uint64_t loops;            /* turns of the loop: at most one io_uring_enter each */
+};
+
+static inline void gk_count(uint64_t *counter, uint64_t n)
+{
+	__atomic_store_n(counter, *counter + n, __ATOMIC_RELAXED);
+}
+
+static inline uint64_t gk_count_read(const uint64_t *counter)
+{
+	return __atomic_load_n(counter, __ATOMIC_RELAXED);
+}
+
+static inline enum gk_op_index gk_op_index(uint16_t type)
+{
+	switch (type) {
+	case NBD_CMD_READ:
+		return GK_OP_READ;
+	case NBD_CMD_WRITE:
+		return GK_OP_WRITE;
+	case NBD_CMD_FLUSH:
+		return GK_OP_FLUSH;
+	case NBD_CMD_TRIM:
+		return GK_OP_TRIM;
+	default:
+		return GK_OP_WRITE_ZEROES;
+	}
+}
+
+struct gk_queue {
+	struct io_uring ring;
+	const struct gk_front *front;
+	void *front_data;           /* the front's own */
+	struct gk_tag *tags;        /* depth of them */
+	struct gk_session *sessions;
+	struct gk_tag **settling;   /* depth of them: room to order the tags of a dead session */
+	unsigned int n_sessions;
+	unsigned int depth;
+	unsigned int id;
+	int dev_id;                 /* for messages and the front */
+	uint32_t max_io_bytes;      /* longest READ or WRITE, size of each tag's buffer */
+	uint8_t *buffers;           /* depth * max_io_bytes */
+	unsigned int front_live;    /* commands of the front that have not ended for good */
+	bool stopping;              /* no new requests reach the server */
+	uint64_t next_sequence;
+	uint64_t now_ns;            /* CLOCK_MONOTONIC at the start of this turn */
+	struct gk_counters counters;
+	struct gk_log_limit error_log;
+};
+
+struct gk_queue_params {
+	const struct gk_front *front;
+	void *front_data;
+	int dev_id;
+	unsigned int id;
+	unsigned int depth;
+	unsigned int n_sessions;
+	uint32_t max_io_bytes;
+};
+
+/*
+ * Allocates slots, buffers and n_sessions dead sessions; no ring yet. 0 or -errno. Any thread; the
+ * queue belongs to the caller until its thread calls gk_queue_run(). End it with gk_queue_done().
+ */
+int gk_queue_init(struct gk_queue *queue, const struct gk_queue_params *params);
+
+/* Frees all. Takes a zeroed or half-built queue; no thread may be running it. */
+void gk_queue_done(struct gk_queue *queue);
+
+/* Sets up the ring; from now on only this thread may touch the queue. 0 or -errno. */
+int gk_queue_open(struct gk_queue *queue);
+
+/* One turn: submit what is pending, wait for at least one completion, act on all. 0 or -errno. */
+int gk_queue_turn(struct gk_queue *queue);
+
+/* Says good-bye to the servers, reaps what the sessions are owed, ends the ring. */
+void gk_queue_close(struct gk_queue *queue);
+
+/*
+ * Gives a begun tag to the session with the least in flight, or ends it with -EIO when no session
+ * is up. May complete the tag.
+ */
+void gk_queue_submit(struct gk_queue *queue, struct gk_tag *tag);
+
+/* One SQE, zeroed but for user_data; never NULL: submits what is pending when the ring is full. */
+struct io_uring_sqe *gk_queue_sqe(struct gk_queue *queue, uint64_t key);
+
+#endif

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT
+#include "session.h"
+
+#include <assert.h>
+#include <endian.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "datapath.h"
+#include "log.h"
+#include "nbd_request.h"
+
+int gk_session_init(struct gk_session *session, struct gk_queue *queue, unsigned int slot,
+		    unsigned int depth)
+{
+	size_t n_iov = 2 * (size_t)depth < IOV_MAX ? 2 * (size_t)depth : IOV_MAX;
+
+	*session = (struct gk_session){.queue = queue, .slot = slot, .fd = -1};
+	session->headers = calloc(depth, sizeof(*session->headers));
+	session->iov = calloc(n_iov < 2 ? 2 : n_iov, sizeof(*session->iov));
+	session->staging = malloc(GK_STAGING_BYTES);
+	if (!session->headers || !session->iov || !session->staging) {
+		gk_session_done(session);
+		return -ENOMEM;
+	}
+	return 0;
+}
+
+void gk_session_done(struct gk_session *session)
+{
+	if (session->queue && session->fd >= 0)
+		close(session->fd);
+	free(session->headers);
+	free(session->iov);
+	free(session->staging);
+	*session = (struct gk_session){.fd = -1};
+}
+
+static void set_state(struct gk_session *session, enum gk_session_state state)
+{
+	__atomic_store_n(&session->state, state, __ATOMIC_RELAXED);
+}
+
+void gk_session_up(struct gk_session *session, unsigned int id, int fd,
+		   const struct gk_session_facts *facts)
+{
+	assert(session->state == GK_SESSION_DEAD && !session->send_busy && !session->recv_busy);
+	session->id = id;
+	session->fd = fd;
+	session->structured = facts->structured;
+	session->df = facts->structured && facts->df;
+	session->max_payload = facts->max_payload;
+	session->fifo = NULL;
+	session->fifo_tail = &session->fifo;
+	session->sending = NULL;
+	session->send_left = 0;
+	session->in_flight = 0;
+	session->large_reads = 0;
+	session->rd = 0;
+	session->wr = 0;
+	session->rx_tag = NULL;
+	set_state(session, GK_SESSION_UP);
+}
+
+static int by_sequence(const void *a, const void *b)
+{
+	const struct gk_tag *x = *(struct gk_tag *const *)a;
+	const struct gk_tag *y = *(struct gk_tag *const *)b;
+
+	return x->sequence < y->sequence ? -1 : x->sequence > y->sequence;
+}
+
+/* No operation can touch the session's tags any more: their outcomes are decided now. */
+static void settle(struct gk_session *session)
+{
+	struct gk_queue *queue = session->queue;
+	unsigned int n = 0;
+
+	close(session->fd);
+	session->fd = -1;
+	set_state(session, GK_SESSION_DEAD);
+	for (unsigned int i = 0; i < queue->depth; i++) {
+		struct gk_tag *tag = &queue->tags[i];
+
+		if (tag->session == session && tag->state != GK_TAG_IDLE)
+			queue->settling[n++] = tag;
+	}
+	qsort(queue->settling, n, sizeof(*queue->settling), by_sequence);
+	gk_session_settle_tags(queue, queue->settling, n);
+}
+
+void gk_session_drained(struct gk_session *session)
+{
+	if (!session->send_busy && !session->recv_busy)
+		settle(session);
+}
+
+void gk_session_fail(struct gk_session *session, int error, const char *why)
+{
+	struct gk_queue *queue = session->queue;
+
+	if (session->state != GK_SESSION_UP)
+		return;
+	gk_log(GK_LOG_ERROR, "dev%d q%u s%u: connection lost: %s (%s); %u requests in flight %s",
+	       queue->dev_id, queue->id, session->id, why, gk_strerror(error), session->in_flight,
+	       queue->stopping ? "are given up" : "fail with an input/output error");
+	set_state(session, GK_SESSION_DRAINING);
+	shutdown(session->fd, SHUT_RDWR);
+	gk_session_drained(session);
+}
+
+void gk_session_goodbye(struct gk_session *session)
+{
+	struct nbd_request disc;
+
+	if (session->state != GK_SESSION_UP)
+		return;
+	/* In the middle of a send operation the stream has no room for another request. */
+	if (!session->send_busy) {
+		gk_nbd_request_build(NBD_CMD_DISC, 0, 0, 0, 0, &disc);
+		(void)!send(session->fd, &disc, sizeof(disc), MSG_DONTWAIT | MSG_NOSIGNAL);
+	}
+	set_state(session, GK_SESSION_DRAINING);
+	shutdown(session->fd, SHUT_RDWR);
+	gk_session_drained(session);
+}

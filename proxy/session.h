@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One connection to the server, past its handshake. Belongs to one queue and its thread; `state`
+ * may be read by any thread.
+ *
+ *   DEAD ──fd handed over──▶ UP ──error, EOF, protocol violation──▶ DRAINING ──all CQEs in──▶ DEAD
+ *
+ * In DRAINING the socket is shut down and nothing new is sent or received; the tags that it
+ * carried are only settled when no operation can touch their buffers any more.
+ */
+#ifndef GK_SESSION_H
+#define GK_SESSION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include "tag.h"
+
+enum gk_session_state { GK_SESSION_DEAD, GK_SESSION_UP, GK_SESSION_DRAINING };
+
+#define GK_STAGING_BYTES    (256 * 1024)
+#define GK_LARGE_READ_BYTES (32 * 1024) /* from here on a copy out of staging costs more than it saves */
+
+struct gk_session {
+	struct gk_queue *queue;
+	unsigned int id;            /* within the device */
+	unsigned int slot;          /* within the queue */
+	int fd;                     /* owned; -1 when DEAD */
+	enum gk_session_state state;
+	bool structured;            /* negotiated */
+	bool df;                    /* structured, and the server takes NBD_CMD_FLAG_DF */
+	uint32_t max_payload;       /* the server's maximum, a multiple of its minimum */
+	int send_flags;             /* MSG_* beside MSG_NOSIGNAL */
+	unsigned int in_flight;     /* tags given to it and not answered */
+	unsigned int large_reads;   /* of them, READs whose payload is better received directly */
+
+	/* Sending: tags that wait, and the one operation that may be in flight. */
+	struct gk_tag *fifo;
+	struct gk_tag **fifo_tail;
+	struct gk_tag *sending;
+	struct nbd_request *headers; /* one per tag of an operation, adjacent */
+	struct iovec *iov;
+	struct iovec *iov_cursor;    /* first iovec with bytes unsent */
+	size_t send_left;            /* bytes */
+	struct msghdr send_msg;
+	bool send_busy;
+
+	/* Receiving: staged bytes are [rd, wr); the payload of a READ may be on its way. */
+	uint8_t *staging;
+	size_t rd;
+	size_t wr;
+	struct gk_tag *rx_tag;       /* whose payload arrives; NULL: a header comes next */
+	uint8_t *rx_dst;
+	uint32_t rx_left;            /* bytes of payload still to come */
+	bool rx_last;                /* the payload ends the reply */
+	struct iovec recv_iov[2];
+	struct msghdr recv_msg;
+	bool recv_direct;            /* the receive in flight writes to rx_dst first */
+	bool recv_busy;
+};
+
+/* What the handshake told, as far as the data path needs it. */
+struct gk_session_facts {
+	bool structured;
+	bool df;
+	uint32_t max_payload;
+};
+
+/* Allocates buffers for tags of the given depth. 0 or -ENOMEM. Any thread, before the loop runs. */
+int gk_session_init(struct gk_session *session, struct gk_queue *queue, unsigned int slot,
+		    unsigned int depth);
+
+/* Closes and frees. Takes a zeroed session; no operation may be in flight. */
+void gk_session_done(struct gk_session *session);
+
+/* Takes ownership of a connected fd that is past the handshake: DEAD → UP. */
+void gk_session_up(struct gk_session *session, unsigned int id, int fd,
+		   const struct gk_session_facts *facts);
+
+/*
+ * The stream is not trusted any more: says why (one log line), shuts the socket down and settles
+ * every tag in flight, at once or when the operations in flight have ended. The one place where a
+ * session dies. May complete tags. Does nothing when it is not UP.
+ */
+void gk_session_fail(struct gk_session *session, int error, const char *why);
+
+/* An operation of a DRAINING session ended; settles the tags after the last one. */
+void gk_session_drained(struct gk_session *session);
+
+/* Tells the server NBD_CMD_DISC as far as the socket takes it, and shuts down: UP → DRAINING. */
+void gk_session_goodbye(struct gk_session *session);
+
+/*
+ * session_retry.c: what happens to the tags of a dead session, given in their order. They fail
+ * with -EIO. Completes the tags.
+ */
+void gk_session_settle_tags(struct gk_queue *queue, struct gk_tag **tags, unsigned int n_tags);
+
+#endif

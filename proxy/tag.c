@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+#include "tag.h"
+
+#include <assert.h>
+
+#include "datapath.h"
+#include "log.h"
+#include "loop.h"
+#include "nbd_request.h"
+
+void gk_tag_begin(struct gk_queue *queue, struct gk_tag *tag, uint16_t type, uint16_t flags,
+		  uint64_t offset, uint32_t len)
+{
+	assert(tag->state == GK_TAG_IDLE);
+	tag->type = type;
+	tag->flags = flags;
+	tag->offset = offset;
+	tag->len = len;
+	tag->done = 0;
+	tag->sequence = queue->next_sequence++;
+	tag->begin_ns = queue->now_ns;
+}
+
+void gk_tag_next_part(struct gk_tag *tag, uint32_t max_payload)
+{
+	uint32_t left = tag->len - tag->done;
+	bool has_payload = tag->type == NBD_CMD_READ || tag->type == NBD_CMD_WRITE;
+
+	tag->part = has_payload && left > max_payload ? max_payload : left;
+	tag->filled = 0;
+	tag->error = 0;
+	tag->error_chunks = 0;
+	tag->answered = false;
+	tag->generation++;
+}
+
+/* The part's outcome is known and no send operation reads the slot. */
+static void settle(struct gk_queue *queue, struct gk_tag *tag)
+{
+	if (tag->error) {
+		gk_tag_end(queue, tag, tag->error);
+		return;
+	}
+	tag->done += tag->part;
+	if (tag->done < tag->len)
+		gk_queue_submit(queue, tag);
+	else
+		gk_tag_end(queue, tag, (int32_t)tag->len);
+}
+
+void gk_tag_answer(struct gk_queue *queue, struct gk_tag *tag, int error)
+{
+	tag->error = error;
+	tag->session->in_flight--;
+	tag->session->large_reads -= tag->large_read;
+	if (error)
+		GK_LOG_LIMITED(&queue->error_log, GK_LOG_WARNING,
+			       "dev%d q%u t%u s%u: %s at %llu+%u: the server says %s, request fails",
+			       queue->dev_id, queue->id, tag->id, tag->session->id,
+			       gk_nbd_cmd_name(tag->type), (unsigned long long)tag->offset, tag->len,
+			       gk_strerror(error));
+	if (tag->state == GK_TAG_SENDING)
+		tag->answered = true;
+	else
+		settle(queue, tag);
+}
+
+void gk_tag_sent(struct gk_queue *queue, struct gk_tag *tag)
+{
+	assert(tag->state == GK_TAG_SENDING);
+	tag->state = GK_TAG_SENT;
+	if (tag->answered)
+		settle(queue, tag);
+}
+
+void gk_tag_end(struct gk_queue *queue, struct gk_tag *tag, int32_t result)
+{
+	struct gk_counters *counters = &queue->counters;
+
+	if (result < 0)
+		gk_count(&counters->errors, 1);
+	gk_count(&counters->requests[gk_op_index(tag->type)], 1);
+	if (tag->type == NBD_CMD_READ)
+		gk_count(&counters->bytes_read, tag->len);
+	else if (tag->type == NBD_CMD_WRITE)
+		gk_count(&counters->bytes_written, tag->len);
+	tag->state = GK_TAG_IDLE;
+	tag->session = NULL;
+	queue->front->commit(queue, tag, result);
+}

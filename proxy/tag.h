@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * One tag is one block request from fetch to commit; its slot is everything the daemon knows of
+ * it. Slots belong to a queue and are touched by its thread only.
+ *
+ *   IDLE ──begin──▶ QUEUED ──gathered──▶ SENDING ──all bytes sent──▶ SENT ──answered──▶ settled
+ *    ▲                ▲ ▲                   │                                             │ │
+ *    │                │ └── session died ───┴──(replay: issue of the policy)──────────────┤ │
+ *    │                └────────────── next part of a request above the server's maximum ──┘ │
+ *    └───────────────────────────────── commit, exactly once ───────────────────────────────┘
+ *
+ * A server may answer while the request is still being sent (an error to a WRITE, say). The slot
+ * then stays SENDING with `answered` set, because the send operation still reads its buffer, and
+ * is settled when that operation ends.
+ */
+#ifndef GK_TAG_H
+#define GK_TAG_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct gk_queue;
+struct gk_session;
+
+enum gk_tag_state { GK_TAG_IDLE, GK_TAG_QUEUED, GK_TAG_SENDING, GK_TAG_SENT };
+
+struct gk_tag {
+	struct gk_tag *next;        /* in the session's FIFO (QUEUED) or send operation (SENDING) */
+	struct gk_session *session; /* carries it; NULL when IDLE */
+	uint8_t *buf;               /* payload memory of max_io_bytes, for the queue's lifetime */
+	uint64_t offset;            /* bytes, of the whole request */
+	uint64_t sequence;          /* order of begin, for replay */
+	uint64_t begin_ns;
+	uint32_t len;               /* bytes, of the whole request; 0 for FLUSH */
+	uint32_t done;              /* bytes that the server has answered in earlier parts */
+	uint32_t part;              /* bytes of the part on the wire */
+	uint32_t filled;            /* structured READ: bytes of the part that chunks brought */
+	uint32_t generation;        /* of the cookie; changes with every request on the wire */
+	int error;                  /* 0 or -errno, what the server said of this part so far */
+	uint16_t id;
+	uint16_t type;              /* NBD_CMD_* */
+	uint16_t flags;             /* NBD_CMD_FLAG_* */
+	uint8_t error_chunks;       /* of this part, to bound what a server may send */
+	bool large_read;            /* counted in the session's large_reads */
+	bool answered;              /* outcome known; only ever seen set while SENDING */
+	enum gk_tag_state state;
+};
+
+/*
+ * Fills an IDLE slot with a request. type and flags as on the wire; offset and len in bytes. The
+ * caller hands it to gk_queue_submit() next.
+ */
+void gk_tag_begin(struct gk_queue *queue, struct gk_tag *tag, uint16_t type, uint16_t flags,
+		  uint64_t offset, uint32_t len);
+
+/* Sets up the next part for the wire: its length, a fresh generation, no outcome yet. */
+void gk_tag_next_part(struct gk_tag *tag, uint32_t max_payload);
+
+/*
+ * The server's answer to the part on the wire is complete: error is 0 or -errno. May complete the
+ * tag, send its next part, or, while SENDING, only note the outcome.
+ */
+void gk_tag_answer(struct gk_queue *queue, struct gk_tag *tag, int error);
+
+/* The send operation no longer reads the tag's header or buffer. May complete the tag. */
+void gk_tag_sent(struct gk_queue *queue, struct gk_tag *tag);
+
+/* Ends the request: bytes done or -errno go to the front, the slot is IDLE. Completes the tag. */
+void gk_tag_end(struct gk_queue *queue, struct gk_tag *tag, int32_t result);
+
+#endif

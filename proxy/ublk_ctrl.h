@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Device life in the kernel: the commands of /dev/ublk-control, one at a time on a ring of their
+ * own. Control thread only. Linux drivers/block/ublk_drv.c, ublk_ctrl_uring_cmd().
+ */
+#ifndef GK_UBLK_CTRL_H
+#define GK_UBLK_CTRL_H
+
+#include <liburing.h>
+#include <sched.h>
+#include <stdint.h>
+
+#include "gk_ublk.h"
+
+struct gk_ublk_ctrl {
+	struct io_uring ring;
+	int fd; /* /dev/ublk-control; -1 when not open */
+};
+
+/* 0, or -errno after a log line that says what to do (no ublk in this kernel, no permission). */
+int gk_ublk_ctrl_open(struct gk_ublk_ctrl *ctrl);
+
+/* Takes a failed open. */
+void gk_ublk_ctrl_close(struct gk_ublk_ctrl *ctrl);
+
+/*
+ * The commands: 0 or -errno of the kernel, nothing logged but a line every 10 s while one is
+ * stuck. ADD fills *info with what the kernel made of it (id, flags, depth).
+ */
+int gk_ublk_ctrl_add(struct gk_ublk_ctrl *ctrl, struct ublksrv_ctrl_dev_info *info);
+int gk_ublk_ctrl_set_params(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, struct ublk_params *params);
+int gk_ublk_ctrl_affinity(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, uint16_t q_id,
+			  cpu_set_t *ret_cpus);
+/* Blocks until the kernel has looked for partitions: the queues must serve by then. */
+int gk_ublk_ctrl_start(struct gk_ublk_ctrl *ctrl, uint32_t dev_id);
+/*
+ * Blocks until every request has ended and the block device is gone. stuck (may be NULL) is called
+ * with arg every 10 s that it takes.
+ */
+typedef void gk_ublk_stuck_fn(void *arg);
+int gk_ublk_ctrl_stop(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, gk_ublk_stuck_fn *stuck, void *arg);
+/* Blocks until nobody has /dev/ublkcN open or mapped. */
+int gk_ublk_ctrl_del(struct gk_ublk_ctrl *ctrl, uint32_t dev_id);
+
+#endif
