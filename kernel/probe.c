@@ -15,7 +15,6 @@
 #include "gk_io_uring.h"
 #include "gk_ublk.h"
 
-
 /* Long enough for a loaded machine; only a broken kernel or a filtered loopback makes us wait. */
 #define ANSWER_TIMEOUT_S 5
 
@@ -92,6 +91,8 @@ static int ublk_get_features(int fd, struct io_uring *ring, uint64_t *ret_featur
 	struct io_uring_sqe *sqe = io_uring_get_sqe(ring);
 	int r;
 
+	if (!sqe)
+		return -EAGAIN;
 	/* An SQE128 slot is two entries long. */
 	memset(sqe, 0, 2 * sizeof(*sqe));
 	sqe->opcode = IORING_OP_URING_CMD;
@@ -247,7 +248,7 @@ static int probe_ktls(int fd)
 
 static void probe_tcp(struct gk_probe *probe)
 {
-	int fds[2];
+	int fds[2] = {-1, -1};
 	int r = tcp_pair(fds);
 
 	if (r < 0) {
