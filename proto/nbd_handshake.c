@@ -441,11 +441,12 @@ static int reply_to_list(struct gk_nbd_handshake *h)
 
 static int take_description(struct gk_nbd_handshake *h)
 {
-	struct gk_nbd_export *export = &h->list.exports[h->asked];
+	struct gk_nbd_export *export;
 	char *copy;
 
 	if (!probing(h))
 		return 0;
+	export = &h->list.exports[h->asked];
 	copy = strndup((const char *)h->in + 2, h->need - 2);
 	if (!copy)
 		return fail(h, -ENOMEM, "out of memory");
