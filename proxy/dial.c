@@ -4,7 +4,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -46,9 +45,15 @@ static int64_t now_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+/* Rounded up, for 0 means no limit. */
+static int64_t whole_ms(double s)
+{
+	return (int64_t)(s * 1000 + 0.999);
+}
+
 static int64_t deadline_after(double timeout_s)
 {
-	return timeout_s > 0 ? now_ms() + (int64_t)ceil(timeout_s * 1000) : NEVER;
+	return timeout_s > 0 ? now_ms() + whole_ms(timeout_s) : NEVER;
 }
 
 /* Every reason starts with what was tried: "cannot connect to URI: ". */
@@ -102,7 +107,7 @@ static int set_int(int fd, int level, int option, int value)
 
 static int tune_tcp(const struct dial *d, int fd)
 {
-	double user_ms = ceil(d->opt->user_timeout_s * 1000);
+	int64_t user_ms = whole_ms(d->opt->user_timeout_s);
 	int r = 0;
 
 	/* The queue loop gathers by itself; Nagle would only hold back its last packet. */
@@ -496,6 +501,8 @@ static const char *difference(const struct nbd_export_facts *a, const struct nbd
 static void start_sisters(const struct dial *d, const struct gk_dialled *first, struct sister *s,
 			  unsigned int n)
 {
+	int r;
+
 	for (unsigned int i = 0; i < n; i++) {
 		s[i].dial = *d;
 		s[i].dial.why = s[i].why;
@@ -504,11 +511,12 @@ static void start_sisters(const struct dial *d, const struct gk_dialled *first, 
 		s[i].list.address[0].len = first->addr_len;
 		s[i].list.n = 1;
 		s[i].dialled.fd = -1;
-		s[i].result = -pthread_create(&s[i].thread, NULL, dial_sister, &s[i]);
-		s[i].started = s[i].result == 0;
-		if (!s[i].started) {
-			fail(&s[i].dial, s[i].result, "cannot start a thread: %s",
-			     strerror(-s[i].result));
+		/* The thread owns result from here on, unless it does not exist. */
+		r = -pthread_create(&s[i].thread, NULL, dial_sister, &s[i]);
+		s[i].started = r == 0;
+		if (r < 0) {
+			s[i].result =
+				fail(&s[i].dial, r, "cannot start a thread: %s", strerror(-r));
 			eventfd_write(d->stop_fd, 1);
 		}
 	}
