@@ -29,11 +29,12 @@ struct target {
 	const char *prefix; /* "devices[0]." */
 };
 
-static void mistake(struct reader *reader, unsigned int line, const char *key, const char *format, ...)
-	__attribute__((format(printf, 4, 5)));
+static void mistake(struct reader *reader, unsigned int line, const char *key, const char *format,
+		    ...) __attribute__((format(printf, 4, 5)));
 
 /* line 0 and key NULL: not known. */
-static void mistake(struct reader *reader, unsigned int line, const char *key, const char *format, ...)
+static void mistake(struct reader *reader, unsigned int line, const char *key, const char *format,
+		    ...)
 {
 	char text[1024], place[16] = "", *message = NULL;
 	va_list args;
@@ -106,7 +107,8 @@ static bool read_remote(struct reader *reader, const config_setting_t *setting, 
 	else if (err)
 		mistake(reader, line_of(setting), path, "expected an NBD URI: %s", why);
 	else if (ret_uri->tls && gk_config_keys_missing("nbds"))
-		mistake(reader, line_of(setting), path, "expected a URI without TLS: %s is not available yet",
+		mistake(reader, line_of(setting), path,
+			"expected a URI without TLS: %s is not available yet",
 			gk_config_keys_missing("nbds"));
 	else
 		return true;
@@ -126,12 +128,13 @@ static void read_remotes(struct reader *reader, const struct gk_config_key *key,
 
 	if (n < key->min || n > key->max || (!many && !config_setting_get_string(setting))) {
 		mistake(reader, line_of(setting), path,
-			"expected an NBD URI in quotes, or a list of %.0f to %.0f of them", key->min,
-			key->max);
+			"expected an NBD URI in quotes, or a list of %.0f to %.0f of them",
+			key->min, key->max);
 		return;
 	}
 	if (n > 1 && gk_config_keys_missing("remote[1]"))
-		mistake(reader, line_of(setting), path, "expected a single URI: %s is not available yet",
+		mistake(reader, line_of(setting), path,
+			"expected a single URI: %s is not available yet",
 			gk_config_keys_missing("remote[1]"));
 	remotes = calloc((size_t)n, sizeof(*remotes));
 	if (!remotes) {
@@ -142,7 +145,8 @@ static void read_remotes(struct reader *reader, const struct gk_config_key *key,
 		char element[160];
 
 		snprintf(element, sizeof(element), "%s[%d]", path, i);
-		if (read_remote(reader, many ? config_setting_get_elem(setting, (unsigned int)i) : setting,
+		if (read_remote(reader,
+				many ? config_setting_get_elem(setting, (unsigned int)i) : setting,
 				many ? element : path, &remotes[n_good]))
 			n_good++;
 	}
@@ -158,7 +162,8 @@ static void unknown_key(struct reader *reader, const config_setting_t *setting, 
 	size_t n = 0;
 
 	for (; keys->name && n < sizeof(known); keys++)
-		n += (size_t)snprintf(known + n, sizeof(known) - n, "%s%s", n ? ", " : "", keys->name);
+		n += (size_t)snprintf(known + n, sizeof(known) - n, "%s%s", n ? ", " : "",
+				      keys->name);
 	mistake(reader, line_of(setting), path, "unknown key, expected one of %s", known);
 }
 
@@ -214,7 +219,8 @@ static void start(struct reader *reader, const struct gk_config_key *keys, void 
 
 /* defaults is NULL when the file has none. */
 static void read_device(struct reader *reader, const config_setting_t *group,
-			const config_setting_t *defaults, int index, struct gk_device_config *device)
+			const config_setting_t *defaults, int index,
+			struct gk_device_config *device)
 {
 	static const char *const required[] = {"name", "remote"};
 	char prefix[32], path[64];
@@ -271,22 +277,26 @@ static void check_unique(struct reader *reader, const config_setting_t *devices,
 	const config_setting_t *setting;
 	char path[64];
 
-	setting = config_setting_get_member(config_setting_get_elem(devices, (unsigned int)index), key);
+	setting = config_setting_get_member(config_setting_get_elem(devices, (unsigned int)index),
+					    key);
 	snprintf(path, sizeof(path), "devices[%zu].%s", index, key);
 	for (size_t i = 0; i < index; i++) {
 		const struct gk_device_config *other = &config->devices[i];
-		bool same = names ? device->name && other->name && !strcmp(device->name, other->name)
-				  : device->id >= 0 && device->id == other->id;
+		bool same =
+			names ? device->name && other->name && !strcmp(device->name, other->name)
+			      : device->id >= 0 && device->id == other->id;
 
 		if (!same)
 			continue;
 		mistake(reader, setting ? line_of(setting) : device->line, path,
-			"expected another %s: devices[%zu] in line %u has the same", key, i, other->line);
+			"expected another %s: devices[%zu] in line %u has the same", key, i,
+			other->line);
 		return;
 	}
 }
 
-static void read_devices(struct reader *reader, const config_setting_t *root, struct gk_config *config)
+static void read_devices(struct reader *reader, const config_setting_t *root,
+			 struct gk_config *config)
 {
 	const config_setting_t *defaults = read_defaults(reader, root);
 	const config_setting_t *devices = config_setting_get_member(root, "devices");
@@ -325,8 +335,10 @@ static void read_text(struct reader *reader, const char *text, struct gk_config 
 		read_devices(reader, config_root_setting(&settings), config);
 	} else {
 		mistake(reader, (unsigned int)config_error_line(&settings), NULL,
-			"%s, here or just before: expected key = value; with texts in \" \", groups in "
-			"{ } and lists in ( )", config_error_text(&settings));
+			"%s, here or just before: expected key = value; with texts in \" \", "
+			"groups in "
+			"{ } and lists in ( )",
+			config_error_text(&settings));
 	}
 	config_destroy(&settings);
 }
@@ -360,7 +372,8 @@ static int read_file(const char *path, char **ret_text, size_t *ret_n)
 	return 0;
 }
 
-int gk_config_load(const char *path, gk_config_report_fn *report, void *arg, struct gk_config **ret_config)
+int gk_config_load(const char *path, gk_config_report_fn *report, void *arg,
+		   struct gk_config **ret_config)
 {
 	struct reader reader = {.path = path, .report = report, .arg = arg};
 	struct gk_config *config;

@@ -61,11 +61,15 @@ struct gk_config {
 	size_t n_devices;
 };
 
-/* Called once for every mistake, with a whole line "file:line: key: what was expected". */
+/*
+ * Called once for every mistake, with a whole line "file:line: key: what was expected"; without key
+ * for what is no key (a syntax error), without line too for a file that cannot be read.
+ */
 typedef void gk_config_report_fn(void *arg, const char *message);
 
 /*
- * Reads and checks a file; every mistake is reported before it returns, not only the first.
+ * Reads and checks a file; every mistake is reported before it returns, not only the first (but a
+ * syntax error hides those behind it). A key whose feature is missing takes only its default.
  * 0 and *ret_config (end it with gk_config_free()), or -EINVAL when at least one mistake was
  * reported, or -errno when the file cannot be read (also reported). Any thread.
  */

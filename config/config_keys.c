@@ -10,18 +10,21 @@
 
 #include "config.h"
 
-#define FILE_KEY(field)   offsetof(struct gk_config, field)
+#define FILE_KEY(field)	  offsetof(struct gk_config, field)
 #define DEVICE_KEY(field) offsetof(struct gk_device_config, field)
-#define MAX_SOCKET_PATH   (sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1)
-#define MAX_PATH          4095
-#define DAY_S             86400
-#define YEAR_S            31536000
+#define MAX_SOCKET_PATH	  (sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1)
+#define MAX_PATH	  4095
+#define DAY_S		  86400
+#define YEAR_S		  31536000
 
 const struct gk_config_key gk_config_file_keys[] = {
 	{"log_level", GK_KEY_CHOICE, FILE_KEY(log_level), .fallback = GK_LOG_INFO,
-	 .choices = {[GK_LOG_ERROR] = "error", [GK_LOG_WARNING] = "warning", [GK_LOG_INFO] = "info",
+	 .choices = {[GK_LOG_ERROR] = "error",
+		     [GK_LOG_WARNING] = "warning",
+		     [GK_LOG_INFO] = "info",
 		     [GK_LOG_DEBUG] = "debug"}},
-	{"state_dir", GK_KEY_TEXT, FILE_KEY(state_dir), 1, MAX_PATH, .text_fallback = "/run/gkproxy"},
+	{"state_dir", GK_KEY_TEXT, FILE_KEY(state_dir), 1, MAX_PATH,
+	 .text_fallback = "/run/gkproxy"},
 	{"control.socket", GK_KEY_TEXT, FILE_KEY(control_socket), 1, MAX_SOCKET_PATH,
 	 .text_fallback = "/run/gkproxy/control.sock"},
 	{"control.metrics", GK_KEY_TEXT, FILE_KEY(metrics), 0, MAX_PATH, .text_fallback = ""},
@@ -38,8 +41,10 @@ const struct gk_config_key gk_config_device_keys[] = {
 	{"queue_depth", GK_KEY_NUMBER, DEVICE_KEY(queue_depth), 1, 4096, .fallback = 128},
 	{"connections", GK_KEY_NUMBER, DEVICE_KEY(connections), 0, 64, .fallback = 0},
 	{"data_path", GK_KEY_CHOICE, DEVICE_KEY(data_path), .fallback = GK_PATH_AUTO,
-	 .choices = {[GK_PATH_AUTO] = "auto", [GK_PATH_GROUP] = "group",
-		     [GK_PATH_REGISTERED] = "registered", [GK_PATH_COPY] = "copy"}},
+	 .choices = {[GK_PATH_AUTO] = "auto",
+		     [GK_PATH_GROUP] = "group",
+		     [GK_PATH_REGISTERED] = "registered",
+		     [GK_PATH_COPY] = "copy"}},
 	{"zero_copy_threshold", GK_KEY_SIZE, DEVICE_KEY(zero_copy_threshold_bytes), 0, 32 << 20,
 	 .fallback = 32 << 10},
 	{"send_zc", GK_KEY_BOOL, DEVICE_KEY(send_zc), .fallback = false},
@@ -47,10 +52,13 @@ const struct gk_config_key gk_config_device_keys[] = {
 	{"structured_replies", GK_KEY_BOOL, DEVICE_KEY(structured_replies), .fallback = false},
 	{"connect_timeout", GK_KEY_TIME, DEVICE_KEY(connect_timeout_s), 0, DAY_S, .fallback = 10},
 	{"request_timeout", GK_KEY_TIME, DEVICE_KEY(request_timeout_s), 0, DAY_S, .fallback = 30},
-	{"reconnect_timeout", GK_KEY_TIME, DEVICE_KEY(reconnect_timeout_s), 0, YEAR_S, .fallback = 0},
-	{"unflushed", GK_KEY_CHOICE, DEVICE_KEY(unflushed), .fallback = GK_UNFLUSHED_FAIL_NEXT_FLUSH,
+	{"reconnect_timeout", GK_KEY_TIME, DEVICE_KEY(reconnect_timeout_s), 0, YEAR_S,
+	 .fallback = 0},
+	{"unflushed", GK_KEY_CHOICE, DEVICE_KEY(unflushed),
+	 .fallback = GK_UNFLUSHED_FAIL_NEXT_FLUSH,
 	 .choices = {[GK_UNFLUSHED_FAIL_NEXT_FLUSH] = "fail-next-flush",
-		     [GK_UNFLUSHED_IGNORE] = "ignore", [GK_UNFLUSHED_FUA] = "fua"}},
+		     [GK_UNFLUSHED_IGNORE] = "ignore",
+		     [GK_UNFLUSHED_FUA] = "fua"}},
 	{"fence", GK_KEY_CHOICE, DEVICE_KEY(fence), .fallback = GK_FENCE_TIMEOUT,
 	 .choices = {[GK_FENCE_TIMEOUT] = "timeout", [GK_FENCE_STRICT] = "strict"}},
 	{"fence_timeout", GK_KEY_TIME, DEVICE_KEY(fence_timeout_s), 0, DAY_S, .fallback = 10},
@@ -66,16 +74,16 @@ const struct gk_config_key gk_config_device_keys[] = {
 };
 
 /*
- * Keys that take only their default until the feature is there; the issue that brings it deletes the
- * row. "tls." stands for all keys of that group, "nbds" for the URI schemes with TLS, "remote[1]" for
- * a second remote.
+ * Keys that take only their default until the feature is there; the issue that brings it deletes
+ * the row. "tls." stands for all keys of that group, "nbds" for the URI schemes with TLS,
+ * "remote[1]" for a second remote.
  */
 static const struct {
 	const char *key;
 	const char *feature;
 	const char *also; /* a choice besides the default that works already */
 } missing[] = {
-	{"control.metrics", "metrics", NULL},
+	{"control.metrics", "the metrics endpoint", NULL},
 	{"remote[1]", "failover", NULL},
 	{"data_path", "zero copy", "copy"},
 	{"zero_copy_threshold", "zero copy", NULL},
@@ -91,7 +99,7 @@ static const struct {
 };
 
 struct value {
-	double number;    /* also the length of a text and the index of a choice */
+	double number;	  /* also the length of a text and the index of a choice */
 	const char *text; /* texts only; the setting owns it */
 };
 
@@ -235,8 +243,9 @@ static bool read_choice(const struct gk_config_key *key, const char *text, doubl
 
 static bool is_name(const char *text)
 {
-	return text[0] != '.' && text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-						   "0123456789._-")] == '\0';
+	return text[0] != '.' &&
+	       text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+				 "0123456789._-")] == '\0';
 }
 
 /* The right type; for a choice the right word. */
@@ -299,10 +308,12 @@ static void say_expected(const struct gk_config_key *key, char *expected, size_t
 		snprintf(expected, size, "expected true or false");
 		break;
 	case GK_KEY_NUMBER:
-		snprintf(expected, size, "expected a whole number from %.0f to %.0f", key->min, key->max);
+		snprintf(expected, size, "expected a whole number from %.0f to %.0f", key->min,
+			 key->max);
 		break;
 	case GK_KEY_SIZE:
-		snprintf(expected, size, "expected a size from %.0f to %.0f bytes, such as 4096, \"32K\" or \"4M\"",
+		snprintf(expected, size,
+			 "expected a size from %.0f to %.0f bytes, such as 4096, \"32K\" or \"4M\"",
 			 key->min, key->max);
 		break;
 	case GK_KEY_TIME:
@@ -312,12 +323,14 @@ static void say_expected(const struct gk_config_key *key, char *expected, size_t
 		say_choices(key, expected, size);
 		break;
 	case GK_KEY_TEXT:
-		snprintf(expected, size, "expected a text in quotes, %.0f to %.0f bytes long", key->min,
-			 key->max);
+		snprintf(expected, size, "expected a text in quotes, %.0f to %.0f bytes long",
+			 key->min, key->max);
 		break;
 	case GK_KEY_NAME:
-		snprintf(expected, size, "expected a name in quotes: %.0f to %.0f letters, digits, '.', '_' or "
-					 "'-', no '.' in front", key->min, key->max);
+		snprintf(expected, size,
+			 "expected a name in quotes: %.0f to %.0f letters, digits, '.', '_' or "
+			 "'-', no '.' in front",
+			 key->min, key->max);
 		break;
 	case GK_KEY_REMOTE:
 	case GK_KEY_SECTION:
@@ -345,7 +358,8 @@ static bool is_available(const struct gk_config_key *key, const struct value *va
 
 	if (i < 0)
 		return true;
-	if (is_text(key) ? !strcmp(value->text, key->text_fallback) : value->number == key->fallback)
+	if (is_text(key) ? !strcmp(value->text, key->text_fallback)
+			 : value->number == key->fallback)
 		return true;
 	if (missing[i].also && !strcmp(key->choices[(int)value->number], missing[i].also))
 		return true;

@@ -11,14 +11,14 @@
 #include <libconfig.h>
 
 enum gk_key_kind {
-	GK_KEY_BOOL,    /* bool */
-	GK_KEY_NUMBER,  /* int or unsigned int */
-	GK_KEY_SIZE,    /* uint32_t, bytes */
-	GK_KEY_TIME,    /* double, seconds */
-	GK_KEY_CHOICE,  /* enum, counted as in choices */
-	GK_KEY_TEXT,    /* char * on the heap; min and max are its length in bytes */
-	GK_KEY_NAME,    /* the same, with the characters of a device name */
-	GK_KEY_REMOTE,  /* one or several NBD URIs; config.c reads them */
+	GK_KEY_BOOL,	/* bool */
+	GK_KEY_NUMBER,	/* int or unsigned int */
+	GK_KEY_SIZE,	/* uint32_t, bytes */
+	GK_KEY_TIME,	/* double, seconds */
+	GK_KEY_CHOICE,	/* enum, counted as in choices */
+	GK_KEY_TEXT,	/* char * on the heap; min and max are its length in bytes */
+	GK_KEY_NAME,	/* the same, with the characters of a device name */
+	GK_KEY_REMOTE,	/* one or several NBD URIs; config.c reads them */
 	GK_KEY_SECTION, /* devices and defaults; config.c reads them */
 };
 
@@ -27,7 +27,7 @@ struct gk_config_key {
 	enum gk_key_kind kind;
 	size_t offset;
 	double min, max;
-	double fallback;           /* the default of all kinds but texts */
+	double fallback;	   /* the default of all kinds but texts */
 	const char *text_fallback; /* the default of texts */
 	const char *choices[5];
 };
@@ -41,15 +41,15 @@ const struct gk_config_key *gk_config_keys_find(const struct gk_config_key *keys
 /* Is name the group that some keys stand in ("tls")? */
 bool gk_config_keys_is_group(const struct gk_config_key *keys, const char *name);
 
-/* Gives every key of base, which is zeroed, its default. 0 or -ENOMEM; base can be ended either way. */
+/* Gives every key of a zeroed base its default. 0 or -ENOMEM; end base in both cases. */
 int gk_config_keys_init(const struct gk_config_key *keys, void *base);
 
 /* Frees the texts of base. */
 void gk_config_keys_done(const struct gk_config_key *keys, void *base);
 
 /*
- * Reads one setting of any kind but REMOTE and SECTION into base. -EINVAL: expected (size bytes) says
- * what should stand there, and base is as before. -ENOMEM.
+ * Reads one setting of any kind but REMOTE and SECTION into base. -EINVAL: expected (size bytes)
+ * says what should stand there, and base is as before. -ENOMEM.
  */
 int gk_config_keys_set(const struct gk_config_key *key, const config_setting_t *setting, void *base,
 		       char *expected, size_t size);

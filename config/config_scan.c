@@ -93,7 +93,8 @@ static void skip_word(struct scan *scan)
 	size_t n = 0;
 
 	/* A sign belongs to a name, as in a-b, and to an exponent. */
-	while (word + n < scan->end && word[n] && (isalnum((unsigned char)word[n]) || strchr("_.*-+", word[n])))
+	while (word + n < scan->end && word[n] &&
+	       (isalnum((unsigned char)word[n]) || strchr("_.*-+", word[n])))
 		n++;
 	scan->at += n;
 	if (isdigit((unsigned char)*word))
@@ -115,7 +116,8 @@ int gk_config_scan(const char *text, size_t n, gk_config_scan_fn *mistake, void 
 		else if (at(&scan, "/*"))
 			err = skip_comment(&scan);
 		else if (*scan.at == '@')
-			err = stop(&scan, scan.line, "expected everything in this file: no @include");
+			err = stop(&scan, scan.line,
+				   "expected everything in this file: no @include");
 		else if (*scan.at == '\0')
 			err = stop(&scan, scan.line, "expected text without a NUL");
 		else if (isalnum((unsigned char)*scan.at))

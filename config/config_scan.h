@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A look at the text before libconfig reads it, for what libconfig (1.5 to 1.7) lets through without
- * a word: a number beyond 32 bits is cut down, an open comment swallows the rest of the file, an
+ * A look at the text before libconfig reads it, for what libconfig (1.5 to 1.7) lets through
+ * without a word: a number beyond 32 bits is cut down, an open comment swallows the rest of the
+ * file, an
  * @include of what cannot be read ends the process. Inside config/ only. Any thread.
  */
 #ifndef GK_CONFIG_SCAN_H

@@ -10,8 +10,8 @@
 #include <strings.h>
 #include <sys/un.h>
 
-#define DEFAULT_PORT    10809
-#define DEFAULT_CID     2 /* VMADDR_CID_HOST */
+#define DEFAULT_PORT	10809
+#define DEFAULT_CID	2 /* VMADDR_CID_HOST */
 #define MAX_EXPORT_NAME 4096
 #define MAX_SOCKET_PATH (sizeof(((struct sockaddr_un *)NULL)->sun_path) - 1)
 
@@ -35,34 +35,38 @@ static const struct scheme {
 	enum gk_transport transport;
 	bool tls;
 } schemes[] = {
-	{"nbd", GK_TRANSPORT_TCP, false},          {"nbds", GK_TRANSPORT_TCP, true},
-	{"nbd+unix", GK_TRANSPORT_UNIX, false},    {"nbds+unix", GK_TRANSPORT_UNIX, true},
-	{"nbd+vsock", GK_TRANSPORT_VSOCK, false},  {"nbds+vsock", GK_TRANSPORT_VSOCK, true},
+	{"nbd", GK_TRANSPORT_TCP, false},	  {"nbds", GK_TRANSPORT_TCP, true},
+	{"nbd+unix", GK_TRANSPORT_UNIX, false},	  {"nbds+unix", GK_TRANSPORT_UNIX, true},
+	{"nbd+vsock", GK_TRANSPORT_VSOCK, false}, {"nbds+vsock", GK_TRANSPORT_VSOCK, true},
 };
 
 /* Query parameters. What is no string in struct gk_nbd_uri is one of a few words. */
 static const struct parameter {
 	const char *name;
-	size_t offset;        /* of a char *, or of an int that gets values[word] */
+	size_t offset;	      /* of a char *, or of an int that gets values[word] */
 	const char *words[5]; /* NULL first: any text */
 	int values[4];
 } parameters[] = {
 	{"socket", offsetof(struct gk_nbd_uri, socket_path), {NULL}, {0}},
-	{"tls-type", offsetof(struct gk_nbd_uri, tls_type), {"anon", "x509", "psk", NULL},
+	{"tls-type",
+	 offsetof(struct gk_nbd_uri, tls_type),
+	 {"anon", "x509", "psk", NULL},
 	 {GK_TLS_ANON, GK_TLS_X509, GK_TLS_PSK}},
 	{"tls-username", offsetof(struct gk_nbd_uri, tls_username), {NULL}, {0}},
 	{"tls-hostname", offsetof(struct gk_nbd_uri, tls_hostname), {NULL}, {0}},
 	{"tls-certificates", offsetof(struct gk_nbd_uri, tls_certificates), {NULL}, {0}},
 	{"tls-psk-file", offsetof(struct gk_nbd_uri, tls_psk_file), {NULL}, {0}},
-	{"tls-verify-peer", offsetof(struct gk_nbd_uri, tls_verify), {"0", "1", "false", "true", NULL},
+	{"tls-verify-peer",
+	 offsetof(struct gk_nbd_uri, tls_verify),
+	 {"0", "1", "false", "true", NULL},
 	 {0, 1, 0, 1}},
 };
 
 #define N_PARAMETERS (sizeof(parameters) / sizeof(parameters[0]))
 
 static const size_t strings[] = {
-	offsetof(struct gk_nbd_uri, text),         offsetof(struct gk_nbd_uri, host),
-	offsetof(struct gk_nbd_uri, port),         offsetof(struct gk_nbd_uri, socket_path),
+	offsetof(struct gk_nbd_uri, text),	   offsetof(struct gk_nbd_uri, host),
+	offsetof(struct gk_nbd_uri, port),	   offsetof(struct gk_nbd_uri, socket_path),
 	offsetof(struct gk_nbd_uri, export_name),  offsetof(struct gk_nbd_uri, tls_username),
 	offsetof(struct gk_nbd_uri, tls_hostname), offsetof(struct gk_nbd_uri, tls_certificates),
 	offsetof(struct gk_nbd_uri, tls_psk_file),
@@ -84,7 +88,8 @@ void gk_nbd_uri_done(struct gk_nbd_uri *uri)
 	memset(uri, 0, sizeof(*uri));
 }
 
-static int refuse(struct reason *why, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static int refuse(struct reason *why, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
 
 static int refuse(struct reason *why, const char *format, ...)
 {
@@ -133,7 +138,7 @@ static int hex_digit(char c)
 	return at ? (int)(at - digits) : -1;
 }
 
-/* Replaces *ret_text, which is on the heap, with span decoded. what names the part for the reason. */
+/* Replaces *ret_text, which is on the heap, with span decoded. what: the part's name in why. */
 static int decode(struct span span, const char *what, struct reason *why, char **ret_text)
 {
 	char *text = malloc(span.n + 1), *to = text;
@@ -151,7 +156,8 @@ static int decode(struct span span, const char *what, struct reason *why, char *
 		low = i + 2 < span.n ? hex_digit(span.s[i + 2]) : -1;
 		if (high < 0 || low < 0 || (high == 0 && low == 0)) {
 			free(text);
-			return refuse(why, "%s: after %% stand two hexadecimal digits, not 00", what);
+			return refuse(why, "%s: after %% stand two hexadecimal digits, not 00",
+				      what);
 		}
 		*to++ = (char)(high << 4 | low);
 		i += 2;
@@ -208,7 +214,8 @@ static int split_authority(struct span authority, struct reason *why, struct par
 	if (rest.n && rest.s[0] == '[') {
 		parts->host = cut(&rest, ']');
 		if (!rest.s || (rest.n && rest.s[0] != ':'))
-			return refuse(why, "an IPv6 address stands in [ ], a port after it as :port");
+			return refuse(why,
+				      "an IPv6 address stands in [ ], a port after it as :port");
 		cut(&rest, ':');
 	} else {
 		parts->host = cut(&rest, ':');
@@ -225,7 +232,8 @@ static int split(const char *text, struct reason *why, const struct scheme **ret
 	*ret_scheme = NULL;
 	name = cut(&rest, ':');
 	for (size_t i = 0; rest.s && i < sizeof(schemes) / sizeof(schemes[0]); i++) {
-		if (strlen(schemes[i].name) == name.n && !strncasecmp(schemes[i].name, name.s, name.n))
+		if (strlen(schemes[i].name) == name.n &&
+		    !strncasecmp(schemes[i].name, name.s, name.n))
 			*ret_scheme = &schemes[i];
 	}
 	if (!*ret_scheme)
@@ -309,7 +317,8 @@ static int set_vsock(const struct parts *parts, struct reason *why, struct gk_nb
 
 	/* The highest value of each means "any" to the kernel: nothing to connect to. */
 	if (parts->host.n && !decimal(parts->host, 0, UINT32_MAX - 1, &cid))
-		return refuse(why, "for vsock the host is a context id, a number from 0 to 4294967294");
+		return refuse(why,
+			      "for vsock the host is a context id, a number from 0 to 4294967294");
 	if (parts->port.n && !decimal(parts->port, 1, UINT32_MAX - 1, &port))
 		return refuse(why, "for vsock the port is a number from 1 to 4294967294");
 	uri->vsock_cid = (uint32_t)cid;
@@ -335,7 +344,8 @@ static int set_word(const struct parameter *parameter, struct span value, struct
 	free(text);
 	return refuse(why, "%s is %s", parameter->name,
 		      parameter->offset == offsetof(struct gk_nbd_uri, tls_type)
-			      ? "anon, x509 or psk" : "0 or 1");
+			      ? "anon, x509 or psk"
+			      : "0 or 1");
 }
 
 static int set_parameter(const struct parameter *parameter, struct span value, struct reason *why,
@@ -357,9 +367,11 @@ static int unknown_parameter(struct span query, struct span name, struct reason 
 	/* With a / or ? in a password, what follows it looks like a query: then say no name. */
 	bool say_name = !memchr(query.s, '@', query.n) && name.n <= 32;
 
-	return refuse(why, "unknown parameter %.*s (known: socket, tls-type, tls-username, tls-hostname, "
-			   "tls-certificates, tls-psk-file, tls-verify-peer)",
-		      say_name ? (int)name.n : 0, name.s);
+	return refuse(
+		why,
+		"unknown parameter %.*s (known: socket, tls-type, tls-username, tls-hostname, "
+		"tls-certificates, tls-psk-file, tls-verify-peer)",
+		say_name ? (int)name.n : 0, name.s);
 }
 
 static int set_query(struct span query, struct reason *why, struct gk_nbd_uri *uri)
@@ -391,9 +403,12 @@ static int set_query(struct span query, struct reason *why, struct gk_nbd_uri *u
 static int check_unix(const struct parts *parts, struct reason *why, const struct gk_nbd_uri *uri)
 {
 	if (uri->transport != GK_TRANSPORT_UNIX)
-		return *uri->socket_path ? refuse(why, "socket goes only with nbd+unix or nbds+unix") : 0;
+		return *uri->socket_path
+			       ? refuse(why, "socket goes only with nbd+unix or nbds+unix")
+			       : 0;
 	if (parts->host.n || parts->port.s)
-		return refuse(why, "a Unix socket has no host or port: three slashes follow the scheme");
+		return refuse(why,
+			      "a Unix socket has no host or port: three slashes follow the scheme");
 	if (!*uri->socket_path)
 		return refuse(why, "the parameter socket is missing: ?socket=PATH");
 	if (strlen(uri->socket_path) > MAX_SOCKET_PATH)
@@ -435,8 +450,8 @@ static int fill(const char *text, struct reason *why, struct gk_nbd_uri *uri)
 	if (!err && uri->transport == GK_TRANSPORT_VSOCK)
 		err = set_vsock(&parts, why, uri);
 	if (!err && parts.path.n > 1)
-		err = decode((struct span){parts.path.s + 1, parts.path.n - 1}, "the export name", why,
-			     &uri->export_name);
+		err = decode((struct span){parts.path.s + 1, parts.path.n - 1}, "the export name",
+			     why, &uri->export_name);
 	if (!err && strlen(uri->export_name) > MAX_EXPORT_NAME)
 		err = refuse(why, "the export name is longer than %d bytes", MAX_EXPORT_NAME);
 	if (!err)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * NBD URIs, after the NBD project's URI specification (doc/uri.md): nbd://host[:10809]/export,
- * nbds://, nbd+unix:///export?socket=PATH, nbds+unix://, nbd+vsock://[cid][:port]/export (cid 2, the
- * host, when absent), nbds+vsock://. Pure: strings in, struct out. Any thread.
+ * nbds://, nbd+unix:///export?socket=PATH, nbds+unix://, nbd+vsock://[cid][:port]/export (cid 2,
+ * the host, when absent), nbds+vsock://. Pure: strings in, struct out. Any thread.
  *
  * Where the specification leaves the choice, a URI that would not do what its writer meant is an
  * error: an unknown or repeated parameter (libnbd 1.14 passes over it), tls-* without nbds, a host
@@ -21,21 +21,23 @@ enum gk_tls_type { GK_TLS_UNSET, GK_TLS_ANON, GK_TLS_X509, GK_TLS_PSK };
 
 /* A parsed URI. All strings are owned by it, percent-decoded and never NULL ("" when absent). */
 struct gk_nbd_uri {
-	char *text;        /* as written, for messages; any user name or password left out */
-	bool tls;          /* nbds */
+	char *text; /* as written, for messages; any user name left out */
+	bool tls;   /* nbds */
 	enum gk_transport transport;
-	char *host;        /* TCP: name or address, brackets removed, an IPv6 zone as %zone */
-	char *port;        /* TCP: decimal, "10809" when absent */
+	char *host;	   /* TCP: name or address, brackets removed, an IPv6 zone as %zone */
+	char *port;	   /* TCP: decimal, "10809" when absent */
 	char *socket_path; /* Unix */
 	uint32_t vsock_cid;
 	uint32_t vsock_port;
 	char *export_name; /* without the leading slash; "" is the default export */
-	enum gk_tls_type tls_type; /* tls-* parameters of the specification and of libnbd */
-	char *tls_username;      /* also what stands before @; "" when absent, as in those that follow */
+
+	/* Parameters of the specification and of libnbd. */
+	enum gk_tls_type tls_type;
+	char *tls_username; /* or what stands before @ */
 	char *tls_hostname;
 	char *tls_certificates;
 	char *tls_psk_file;
-	int tls_verify;          /* tls-verify-peer: -1 absent, 0 off, 1 on */
+	int tls_verify; /* tls-verify-peer: -1 absent, 0 off, 1 on */
 };
 
 /*

@@ -83,7 +83,8 @@ static inline void load_bad(const char *const *want, size_t n_want, int want_err
 		if (!strncmp(got, path, strlen(path)))
 			got += strlen(path);
 		if (i >= n_want || strcmp(got, want[i]))
-			fail_msg("message %zu: '%s', not '%s'", i, got, i < n_want ? want[i] : "(nothing)");
+			fail_msg("message %zu: '%s', not '%s'", i, got,
+				 i < n_want ? want[i] : "(nothing)");
 	}
 	free_reports(&reports);
 }
@@ -110,7 +111,8 @@ static inline struct gk_config *load_good(const char *text)
 /* A file with one device and line in it, as its second line. */
 static inline void device_line(const char *line, char *text, size_t size)
 {
-	snprintf(text, size, "devices = ( { name = \"a\"; remote = \"nbd://h/\";\n%s\n} );\n", line);
+	snprintf(text, size, "devices = ( { name = \"a\"; remote = \"nbd://h/\";\n%s\n} );\n",
+		 line);
 }
 
 #endif

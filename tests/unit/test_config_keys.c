@@ -42,8 +42,8 @@ static void values_at_the_limits_are_taken(void **state)
 
 	(void)state;
 	check_lines(lines, sizeof(lines) / sizeof(lines[0]));
-	gk_config_free(load_good("devices = ( { remote = \"nbd://h/\"; name = \"A.z-0_" X10("12345")
-				 "12345678\"; } );"));
+	gk_config_free(load_good("devices = ( { remote = \"nbd://h/\"; name = \"A.z-0_" X10(
+		"12345") "12345678\"; } );"));
 }
 
 static void every_bad_value_is_named_with_line_and_key(void **state)
@@ -54,8 +54,9 @@ static void every_bad_value_is_named_with_line_and_key(void **state)
 	static const char connections[] = "connections: expected a whole number from 0 to 64";
 	static const char path_of_data[] =
 		"data_path: expected \"auto\", \"group\", \"registered\" or \"copy\"";
-	static const char threshold[] = "zero_copy_threshold: expected a size from 0 to 33554432 bytes, such as "
-					"4096, \"32K\" or \"4M\"";
+	static const char threshold[] =
+		"zero_copy_threshold: expected a size from 0 to 33554432 bytes, such as "
+		"4096, \"32K\" or \"4M\"";
 	static const char timeout[] = "connect_timeout: expected seconds from 0 to 86400";
 	static const struct line lines[] = {
 		{"id = -2;", id},
@@ -94,9 +95,12 @@ static void every_bad_value_is_named_with_line_and_key(void **state)
 		{"connect_timeout = \"10\";", timeout},
 		{"request_timeout = -1;", "request_timeout: expected seconds from 0 to 86400"},
 		{"request_timeout = 86401;", "request_timeout: expected seconds from 0 to 86400"},
-		{"reconnect_timeout = -1;", "reconnect_timeout: expected seconds from 0 to 31536000"},
-		{"reconnect_timeout = 31536001;", "reconnect_timeout: expected seconds from 0 to 31536000"},
-		{"unflushed = \"yes\";", "unflushed: expected \"fail-next-flush\", \"ignore\" or \"fua\""},
+		{"reconnect_timeout = -1;",
+		 "reconnect_timeout: expected seconds from 0 to 31536000"},
+		{"reconnect_timeout = 31536001;",
+		 "reconnect_timeout: expected seconds from 0 to 31536000"},
+		{"unflushed = \"yes\";",
+		 "unflushed: expected \"fail-next-flush\", \"ignore\" or \"fua\""},
 		{"fence = true;", "fence: expected \"timeout\" or \"strict\""},
 		{"fence_timeout = -1;", "fence_timeout: expected seconds from 0 to 86400"},
 		{"fence_timeout = 86401;", "fence_timeout: expected seconds from 0 to 86400"},
@@ -105,10 +109,13 @@ static void every_bad_value_is_named_with_line_and_key(void **state)
 		{"tls = ( );", "tls: expected a group { ... }"},
 		{"tls = { verify = 1; };", "tls.verify: expected true or false"},
 		{"tls = { ca = 1; };", "tls.ca: expected a text in quotes, 0 to 4095 bytes long"},
-		{"tls = { cert = 1; };", "tls.cert: expected a text in quotes, 0 to 4095 bytes long"},
+		{"tls = { cert = 1; };",
+		 "tls.cert: expected a text in quotes, 0 to 4095 bytes long"},
 		{"tls = { key = 1; };", "tls.key: expected a text in quotes, 0 to 4095 bytes long"},
-		{"tls = { psk_file = 1; };", "tls.psk_file: expected a text in quotes, 0 to 4095 bytes long"},
-		{"tls = { hostname = 1; };", "tls.hostname: expected a text in quotes, 0 to 4095 bytes long"},
+		{"tls = { psk_file = 1; };",
+		 "tls.psk_file: expected a text in quotes, 0 to 4095 bytes long"},
+		{"tls = { hostname = 1; };",
+		 "tls.hostname: expected a text in quotes, 0 to 4095 bytes long"},
 	};
 
 	(void)state;
@@ -118,7 +125,12 @@ static void every_bad_value_is_named_with_line_and_key(void **state)
 static void names_have_letters_digits_and_a_few_signs(void **state)
 {
 	static const char *const names[] = {
-		"\"\"", "\".a\"", "\"a/b\"", "\"a b\"", "\"\xc3\xa9\"", "7",
+		"\"\"",
+		"\".a\"",
+		"\"a/b\"",
+		"\"a b\"",
+		"\"\xc3\xa9\"",
+		"7",
 		"\"" X10("123456") "12345\"",
 	};
 
@@ -126,31 +138,38 @@ static void names_have_letters_digits_and_a_few_signs(void **state)
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		char text[256];
 
-		snprintf(text, sizeof(text), "devices = ( { remote = \"nbd://h/\";\n\nname = %s; } );", names[i]);
-		text_is_bad(text, ":3: devices[0].name: expected a name in quotes: 1 to 64 letters, digits, "
-				  "'.', '_' or '-', no '.' in front");
+		snprintf(text, sizeof(text),
+			 "devices = ( { remote = \"nbd://h/\";\n\nname = %s; } );", names[i]);
+		text_is_bad(
+			text,
+			":3: devices[0].name: expected a name in quotes: 1 to 64 letters, digits, "
+			"'.', '_' or '-', no '.' in front");
 	}
 }
 
 static void a_bad_remote_is_named_with_the_reason(void **state)
 {
-	static const char shape[] = ":1: devices[0].remote: expected an NBD URI in quotes, or a list of 1 to "
-				    "16 of them";
+	static const char shape[] =
+		":1: devices[0].remote: expected an NBD URI in quotes, or a list of 1 to "
+		"16 of them";
 
 	(void)state;
 	text_is_bad("devices = ( { name = \"a\"; remote = 1; } );", shape);
 	text_is_bad("devices = ( { name = \"a\"; remote = ( ); } );", shape);
 	text_is_bad("devices = ( { name = \"a\"; remote = { }; } );", shape);
-	text_is_bad("devices = ( { name = \"a\"; remote = [ " X10("\"nbd://h/\", ") X10("\"nbd://h/\", ")
-		    "\"nbd://h/\" ]; } );", shape);
+	text_is_bad("devices = ( { name = \"a\"; remote = [ " X10("\"nbd://h/\", ")
+			    X10("\"nbd://h/\", ") "\"nbd://h/\" ]; } );",
+		    shape);
 	text_is_bad("devices = ( { name = \"a\"; remote = ( 1 ); } );",
 		    ":1: devices[0].remote[0]: expected an NBD URI in quotes");
-	text_is_bad("devices = ( { name = \"a\";\nremote = \"nbd://h:0\"; } );",
-		    ":2: devices[0].remote: expected an NBD URI: the port is a number from 1 to 65535");
+	text_is_bad(
+		"devices = ( { name = \"a\";\nremote = \"nbd://h:0\"; } );",
+		":2: devices[0].remote: expected an NBD URI: the port is a number from 1 to 65535");
 	text_is_bad("devices = ( { name = \"a\"; remote = (\n\n\"nbd:///\" ); } );",
 		    ":3: devices[0].remote[0]: expected an NBD URI: a host is missing after //");
 	text_is_bad("devices = ( { name = \"a\"; remote = \"nbd://u:sesame@h\"; } );",
-		    ":1: devices[0].remote: expected an NBD URI: NBD knows no password: leave out what stands "
+		    ":1: devices[0].remote: expected an NBD URI: NBD knows no password: leave out "
+		    "what stands "
 		    "from : to @");
 }
 
@@ -161,20 +180,25 @@ static void a_key_of_a_later_feature_takes_its_default_and_nothing_else(void **s
 	static const struct {
 		const char *standard, *other, *key, *expected, *feature;
 	} keys[] = {
-		{"data_path = \"auto\";", "data_path = \"group\";", "data_path", "\"auto\" or \"copy\"", zc},
-		{"data_path = \"copy\";", "data_path = \"registered\";", "data_path", "\"auto\" or \"copy\"", zc},
-		{"zero_copy_threshold = 32768;", "zero_copy_threshold = 0;", "zero_copy_threshold", "32768", zc},
-		{"zero_copy_threshold = \"32K\";", "zero_copy_threshold = \"32M\";", "zero_copy_threshold",
+		{"data_path = \"auto\";", "data_path = \"group\";", "data_path",
+		 "\"auto\" or \"copy\"", zc},
+		{"data_path = \"copy\";", "data_path = \"registered\";", "data_path",
+		 "\"auto\" or \"copy\"", zc},
+		{"zero_copy_threshold = 32768;", "zero_copy_threshold = 0;", "zero_copy_threshold",
 		 "32768", zc},
-		{"zero_copy_threshold = \"32768\";", "zero_copy_threshold = \"0M\";", "zero_copy_threshold",
-		 "32768", zc},
+		{"zero_copy_threshold = \"32K\";", "zero_copy_threshold = \"32M\";",
+		 "zero_copy_threshold", "32768", zc},
+		{"zero_copy_threshold = \"32768\";", "zero_copy_threshold = \"0M\";",
+		 "zero_copy_threshold", "32768", zc},
 		{"send_zc = false;", "send_zc = true;", "send_zc", "false", zc},
 		{"request_timeout = 30.0;", "request_timeout = 29.9;", "request_timeout", "30",
 		 "a time limit for requests is not available yet"},
-		{"reconnect_timeout = 0;", "reconnect_timeout = 1;", "reconnect_timeout", "0", reconnection},
+		{"reconnect_timeout = 0;", "reconnect_timeout = 1;", "reconnect_timeout", "0",
+		 reconnection},
 		{"unflushed = \"fail-next-flush\";", "unflushed = \"fua\";", "unflushed",
 		 "\"fail-next-flush\"", reconnection},
-		{"fence = \"timeout\";", "fence = \"strict\";", "fence", "\"timeout\"", reconnection},
+		{"fence = \"timeout\";", "fence = \"strict\";", "fence", "\"timeout\"",
+		 reconnection},
 		{"fence_timeout = 10;", "fence_timeout = 11;", "fence_timeout", "10", reconnection},
 		{"on_exit = \"remove\";", "on_exit = \"keep\";", "on_exit", "\"remove\"",
 		 "keeping a device is not available yet"},
@@ -186,10 +210,10 @@ static void a_key_of_a_later_feature_takes_its_default_and_nothing_else(void **s
 		 "TLS is not available yet"},
 		{"tls = { key = \"\"; };", "tls = { key = \"/k\"; };", "tls.key", "\"\"",
 		 "TLS is not available yet"},
-		{"tls = { psk_file = \"\"; };", "tls = { psk_file = \"/p\"; };", "tls.psk_file", "\"\"",
-		 "TLS is not available yet"},
-		{"tls = { hostname = \"\"; };", "tls = { hostname = \"h\"; };", "tls.hostname", "\"\"",
-		 "TLS is not available yet"},
+		{"tls = { psk_file = \"\"; };", "tls = { psk_file = \"/p\"; };", "tls.psk_file",
+		 "\"\"", "TLS is not available yet"},
+		{"tls = { hostname = \"\"; };", "tls = { hostname = \"h\"; };", "tls.hostname",
+		 "\"\"", "TLS is not available yet"},
 		{"tls = { };", NULL, NULL, NULL, NULL},
 	};
 
@@ -210,9 +234,10 @@ static void a_key_of_a_later_feature_takes_its_default_and_nothing_else(void **s
 		    ":1: devices[0].remote: expected a URI without TLS: TLS is not available yet");
 	text_is_bad("devices = ( { name = \"a\"; remote = ( \"nbd://h/\", \"nbd://i/\" ); } );",
 		    ":1: devices[0].remote: expected a single URI: failover is not available yet");
-	text_is_bad("control = { metrics = \"127.0.0.1:9000\"; };\n"
-		    "devices = ( { name = \"a\"; remote = \"nbd://h/\"; } );",
-		    ":1: control.metrics: expected \"\": metrics is not available yet");
+	text_is_bad(
+		"control = { metrics = \"127.0.0.1:9000\"; };\n"
+		"devices = ( { name = \"a\"; remote = \"nbd://h/\"; } );",
+		":1: control.metrics: expected \"\": the metrics endpoint is not available yet");
 }
 
 static void bad_values_of_the_daemon_are_named(void **state)
@@ -228,7 +253,8 @@ static void bad_values_of_the_daemon_are_named(void **state)
 		    ":1: control.socket: expected a text in quotes, 1 to 107 bytes long");
 	text_is_bad("control = { socket = \"" X10("/123456789") "12345678\"; };" DEVICE,
 		    ":1: control.socket: expected a text in quotes, 1 to 107 bytes long");
-	gk_config_free(load_good("control = { socket = \"" X10("/123456789") "1234567\"; };" DEVICE));
+	gk_config_free(
+		load_good("control = { socket = \"" X10("/123456789") "1234567\"; };" DEVICE));
 	text_is_bad("control = { metrics = 1; };" DEVICE,
 		    ":1: control.metrics: expected a text in quotes, 0 to 4095 bytes long");
 	text_is_bad("defaults = 1;" DEVICE, ":1: defaults: expected a group { ... }");

@@ -88,17 +88,30 @@ static void what_libconfig_passes_over_is_found(void **state)
 
 		if (err != texts[i].err || found.n != 1 || found.line != texts[i].line ||
 		    strcmp(found.key, texts[i].key) || strcmp(found.expected, texts[i].expected))
-			fail_msg("%s: %d, %u mistakes, the last %u: %s: %s", texts[i].text, err, found.n,
-				 found.line, found.key, found.expected ? found.expected : "(none)");
+			fail_msg("%s: %d, %u mistakes, the last %u: %s: %s", texts[i].text, err,
+				 found.n, found.line, found.key,
+				 found.expected ? found.expected : "(none)");
 	}
 }
 
 static void what_is_right_passes(void **state)
 {
 	static const char *const texts[] = {
-		"", "a", "/", "1", "a = 999999999;", "a = -999999999L;", "a = 1e5;", "a = 1E-5;",
-		"a = 0.1234567890123;", "a = 1234567890.5;", "a1234567890 = 1;", "a = 0L;",
-		"a = \"1234567890 @include /* # \\\" \\\\\";", "# 1234567890 \" /* @\n", "// 0xFF \" /* @",
+		"",
+		"a",
+		"/",
+		"1",
+		"a = 999999999;",
+		"a = -999999999L;",
+		"a = 1e5;",
+		"a = 1E-5;",
+		"a = 0.1234567890123;",
+		"a = 1234567890.5;",
+		"a1234567890 = 1;",
+		"a = 0L;",
+		"a = \"1234567890 @include /* # \\\" \\\\\";",
+		"# 1234567890 \" /* @\n",
+		"// 0xFF \" /* @",
 		"/* 1234567890 \" @ # // \n ** */ a = \"\"; /**/",
 	};
 
@@ -116,7 +129,9 @@ static void every_bad_number_is_told(void **state)
 	struct found found;
 
 	(void)state;
-	assert_int_equal(scan(BYTES("a = 1234567890; b = 0x1;\nc = [ 1234567890, 5, 1234567890 ];"), &found), 0);
+	assert_int_equal(
+		scan(BYTES("a = 1234567890; b = 0x1;\nc = [ 1234567890, 5, 1234567890 ];"), &found),
+		0);
 	assert_int_equal(found.n, 4);
 	assert_string_equal(found.key, "c");
 	assert_int_equal(found.line, 2);

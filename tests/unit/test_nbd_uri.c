@@ -39,7 +39,8 @@ static const struct good {
 	{"nbd://[fe80::1%25eth0]:5", "tcp host=fe80::1%eth0 port=5"},
 	{"nbd://alice@h", "text=nbd://h tcp host=h port=10809 user=alice"},
 	{"nbds://al%40ice@h/d?tls-type=psk&tls-psk-file=/k%26&tls-hostname=n&tls-verify-peer=0",
-	 "text=nbds://h/d?tls-type=psk&tls-psk-file=/k%26&tls-hostname=n&tls-verify-peer=0 tls tcp host=h "
+	 "text=nbds://h/d?tls-type=psk&tls-psk-file=/k%26&tls-hostname=n&tls-verify-peer=0 tls tcp "
+	 "host=h "
 	 "port=10809 export=d type=3 user=al@ice hostname=n psk=/k& verify=0"},
 	{"nbds://h?tls-username=bob&tls-certificates=/c&tls-verify-peer=true&tls-type=x509",
 	 "tls tcp host=h port=10809 type=2 user=bob certificates=/c verify=1"},
@@ -65,7 +66,8 @@ static const char port_wrong[] = "the port is a number from 1 to 65535";
 static const char literal_wrong[] = "between [ and ] stands an IPv6 address";
 static const char cid_wrong[] = "for vsock the host is a context id, a number from 0 to 4294967294";
 static const char vsock_port_wrong[] = "for vsock the port is a number from 1 to 4294967294";
-static const char host_on_unix[] = "a Unix socket has no host or port: three slashes follow the scheme";
+static const char host_on_unix[] =
+	"a Unix socket has no host or port: three slashes follow the scheme";
 static const char known[] = " (known: socket, tls-type, tls-username, tls-hostname, "
 			    "tls-certificates, tls-psk-file, tls-verify-peer)";
 static const char password[] = "NBD knows no password: leave out what stands from : to @";
@@ -118,7 +120,8 @@ static const struct bad {
 	{"nbd+unix:///d?socket", "socket has no value", ""},
 	{"nbd+unix:///d?socket=", "socket has no value", ""},
 	{"nbd+unix:///d?socket=a&socket=b", "socket stands twice", ""},
-	{"nbd+unix:///d?socket=%00abstract", "socket: after % stand two hexadecimal digits, not 00", ""},
+	{"nbd+unix:///d?socket=%00abstract", "socket: after % stand two hexadecimal digits, not 00",
+	 ""},
 	{"nbd+unix://h/d?socket=s", host_on_unix, ""},
 	{"nbd+unix://:1/d?socket=s", host_on_unix, ""},
 	{"nbd+unix://tmp/s", host_on_unix, ""},
@@ -135,7 +138,8 @@ static const struct bad {
 	{"nbds://h/?tls-type=ssl", "tls-type is anon, x509 or psk", ""},
 	{"nbds://h/?tls-verify-peer=maybe", "tls-verify-peer is 0 or 1", ""},
 	{"nbds://h/?tls-verify-peer=", "tls-verify-peer has no value", ""},
-	{"nbds://h/?tls-hostname=%", "tls-hostname: after % stand two hexadecimal digits, not 00", ""},
+	{"nbds://h/?tls-hostname=%", "tls-hostname: after % stand two hexadecimal digits, not 00",
+	 ""},
 	{"nbds://a@h/?tls-username=b", "the user name stands before @ and in tls-username", ""},
 	{"nbd+unix:///?scoket=s", "unknown parameter scoket", known},
 	{"nbd+unix:///?SOCKET=s", "unknown parameter SOCKET", known},
@@ -165,8 +169,9 @@ static void add_text(FILE *out, const char *what, const char *text)
 
 static char *describe(const char *written, const struct gk_nbd_uri *uri)
 {
-	static const char *const transports[] = {
-		[GK_TRANSPORT_TCP] = "tcp", [GK_TRANSPORT_UNIX] = "unix", [GK_TRANSPORT_VSOCK] = "vsock"};
+	static const char *const transports[] = {[GK_TRANSPORT_TCP] = "tcp",
+						 [GK_TRANSPORT_UNIX] = "unix",
+						 [GK_TRANSPORT_VSOCK] = "vsock"};
 	char *text = NULL;
 	size_t n;
 	FILE *out = open_memstream(&text, &n);
