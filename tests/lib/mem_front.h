@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The front that takes ublk's place in tests and native benchmarks: requests come from the caller,
+ * their payload is the tag's buffer, their results are kept until they are fetched. Lives on the
+ * queue's thread; nothing here allocates, locks or waits once it is set up.
+ */
+#ifndef GK_MEM_FRONT_H
+#define GK_MEM_FRONT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "loop.h"
+
+struct mem_front {
+	struct mem_slot *slots; /* one per tag */
+	uint16_t *ended;        /* ring of tags whose result was not fetched yet, oldest at head */
+	unsigned int head;
+	unsigned int n_ended;
+	unsigned int n_busy;    /* submitted, not ended */
+	unsigned int depth;
+};
+
+struct mem_slot {
+	int32_t result;       /* of the last request, valid when not busy */
+	unsigned int commits; /* since the start */
+	bool busy;
+};
+
+/* For struct gk_queue_params, with a struct mem_front as front_data. */
+extern const struct gk_front mem_front_ops;
+
+/* 0 or -ENOMEM. */
+int mem_front_init(struct mem_front *front, unsigned int depth);
+void mem_front_done(struct mem_front *front);
+
+/*
+ * Hands in one request, as on the wire; lengths in bytes. The slot must not be busy; for a WRITE
+ * the payload is in queue->tags[tag].buf already. May end it before it returns.
+ */
+void mem_front_submit(struct gk_queue *queue, uint16_t tag, uint16_t type, uint16_t flags,
+		      uint64_t offset, uint32_t len);
+
+/* Fetches the oldest end that was not fetched yet: false when there is none. */
+bool mem_front_next(struct mem_front *front, uint16_t *ret_tag, int32_t *ret_result);
+
+#endif

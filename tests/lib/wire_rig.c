@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT
+#include "wire_rig.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+bool rig_unavailable(void)
+{
+	struct io_uring ring;
+	int r = io_uring_queue_init(2, &ring, 0);
+
+	if (r < 0) {
+		printf("skipped: this host has no io_uring: %s\n", gk_strerror(r));
+		return true;
+	}
+	io_uring_queue_exit(&ring);
+	return false;
+}
+
+void rig_begin(struct rig *rig, const struct rig_options *options)
+{
+	struct gk_queue_params params;
+
+	*rig = (struct rig){.options = *options};
+	if (!rig->options.depth)
+		rig->options.depth = 8;
+	if (!rig->options.sessions)
+		rig->options.sessions = 1;
+	if (!rig->options.max_io_bytes)
+		rig->options.max_io_bytes = 65536;
+	if (!rig->options.max_payload)
+		rig->options.max_payload = rig->options.max_io_bytes;
+	params = (struct gk_queue_params){
+		.front = &mem_front_ops,
+		.front_data = &rig->front,
+		.depth = rig->options.depth,
+		.n_sessions = rig->options.sessions,
+		.max_io_bytes = rig->options.max_io_bytes,
+	};
+	assert_int_equal(mem_front_init(&rig->front, rig->options.depth), 0);
+	assert_int_equal(gk_queue_init(&rig->queue, &params), 0);
+	assert_int_equal(gk_queue_open(&rig->queue), 0);
+	assert_int_equal(rig->queue.front->start(&rig->queue), 0);
+	for (unsigned int i = 0; i < RIG_SESSIONS; i++)
+		rig->peer[i] = -1;
+	for (unsigned int i = 0; i < rig->options.sessions; i++)
+		rig_connect(rig, i);
+}
+
+void rig_end(struct rig *rig)
+{
+	gk_queue_close(&rig->queue);
+	assert_int_equal(rig->front.n_busy, 0);
+	gk_queue_done(&rig->queue);
+	mem_front_done(&rig->front);
+	for (unsigned int i = 0; i < RIG_SESSIONS; i++)
+		rig_close_peer(rig, i);
+}
+
+void rig_connect(struct rig *rig, unsigned int session)
+{
+	struct gk_session_facts facts = {
+		.structured = rig->options.structured,
+		.df = rig->options.df,
+		.max_payload = rig->options.max_payload,
+	};
+	int bytes = rig->options.sndbuf_bytes;
+	int fds[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+	if (bytes)
+		assert_int_equal(setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes)),
+				 0);
+	rig_close_peer(rig, session);
+	rig->peer[session] = fds[1];
+	gk_session_up(&rig->queue.sessions[session], session, fds[0], &facts);
+}
+
+void rig_close_peer(struct rig *rig, unsigned int session)
+{
+	if (rig->peer[session] >= 0)
+		close(rig->peer[session]);
+	rig->peer[session] = -1;
+}
+
+void rig_turn(struct rig *rig)
+{
+	assert_int_equal(gk_queue_turn(&rig->queue), 0);
+}
+
+static bool unsent(const struct rig *rig)
+{
+	for (unsigned int i = 0; i < rig->options.sessions; i++)
+		if (rig->queue.sessions[i].send_busy || rig->queue.sessions[i].fifo)
+			return true;
+	return false;
+}
+
+void rig_send_all(struct rig *rig)
+{
+	while (unsent(rig))
+		rig_turn(rig);
+}
+
+/* Results are looked up by tag here; the order of ends is for those who ask mem_front_next(). */
+static void forget_order(struct rig *rig)
+{
+	uint16_t tag;
+	int32_t result;
+
+	while (mem_front_next(&rig->front, &tag, &result))
+		;
+}
+
+void rig_run(struct rig *rig)
+{
+	while (rig->front.n_busy)
+		rig_turn(rig);
+	forget_order(rig);
+}
+
+struct fake_request rig_request(struct rig *rig, unsigned int session, uint16_t tag, uint16_t type,
+				uint64_t offset, uint32_t len)
+{
+	struct fake_request request;
+
+	mem_front_submit(&rig->queue, tag, type, 0, offset, len);
+	rig_send_all(rig);
+	assert_true(fake_take(rig->peer[session], &request));
+	assert_int_equal(request.type, type);
+	assert_int_equal(request.offset, offset);
+	assert_int_equal(request.length, len);
+	return request;
+}
+
+void rig_say(struct rig *rig, unsigned int session, const struct fake_bytes *bytes)
+{
+	assert_true(fake_send(rig->peer[session], bytes->p, bytes->n, 0));
+}
+
+int32_t rig_result(struct rig *rig, uint16_t tag)
+{
+	while (rig->front.slots[tag].busy)
+		rig_turn(rig);
+	forget_order(rig);
+	return rig->front.slots[tag].result;
+}
+
+void rig_wait_dead(struct rig *rig, unsigned int session)
+{
+	while (rig->queue.sessions[session].state != GK_SESSION_DEAD)
+		rig_turn(rig);
+}
+
+void rig_in_step(struct rig *rig, unsigned int session, uint16_t tag)
+{
+	struct fake_request request = rig_request(rig, session, tag, NBD_CMD_READ, 4096, 512);
+	struct fake_bytes reply = {0};
+	uint8_t content[512];
+
+	rig_pattern(content, 4096, sizeof(content), tag);
+	memset(rig->queue.tags[tag].buf, 0, sizeof(content));
+	if (rig->options.structured) {
+		fake_put_data(&reply, NBD_REPLY_FLAG_DONE, request.cookie, 4096, content,
+			      sizeof(content));
+	} else {
+		fake_put_simple(&reply, request.cookie, 0);
+		fake_put(&reply, content, sizeof(content));
+	}
+	rig_say(rig, session, &reply);
+	fake_bytes_done(&reply);
+	assert_int_equal(rig_result(rig, tag), 512);
+	assert_memory_equal(rig->queue.tags[tag].buf, content, sizeof(content));
+	assert_int_equal(rig->queue.sessions[session].state, GK_SESSION_UP);
+}
+
+void rig_pattern(uint8_t *buf, uint64_t offset, size_t len, unsigned int salt)
+{
+	for (size_t i = 0; i < len; i++)
+		buf[i] = (uint8_t)((offset + i) % 251 + (offset + i) / 251 * 7 + salt * 31);
+}

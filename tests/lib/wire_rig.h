@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * A queue with the memory front whose sessions end in sockets that the test holds. The queue runs
+ * in the test's own thread, one turn at a time, so that a test decides what happens between two
+ * turns. Every function fails the running cmocka test when something is not as it says.
+ */
+#ifndef GK_WIRE_RIG_H
+#define GK_WIRE_RIG_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "fake_server.h"
+#include "loop.h"
+#include "mem_front.h"
+
+#define RIG_SESSIONS 4
+
+struct rig_options {
+	unsigned int depth;     /* 0: 8 */
+	unsigned int sessions;  /* 0: 1 */
+	uint32_t max_io_bytes;  /* 0: 64 KiB */
+	uint32_t max_payload;   /* 0: max_io_bytes */
+	int sndbuf_bytes;       /* SO_SNDBUF of our end; 0: the system's */
+	bool structured;
+	bool df;
+};
+
+struct rig {
+	struct rig_options options;
+	struct gk_queue queue;
+	struct mem_front front;
+	int peer[RIG_SESSIONS]; /* the server's ends; -1: closed, or given away */
+};
+
+/* Prints why and returns true on a host without io_uring: main() then returns 77. */
+bool rig_unavailable(void);
+
+/* Queue, ring and all sessions UP. */
+void rig_begin(struct rig *rig, const struct rig_options *options);
+
+/* Ends everything; the requests that are still out end with -EIO. */
+void rig_end(struct rig *rig);
+
+/* Brings a DEAD session UP on a new pair of sockets. */
+void rig_connect(struct rig *rig, unsigned int session);
+
+void rig_close_peer(struct rig *rig, unsigned int session);
+
+/* One turn of the loop: waits for at least one completion. */
+void rig_turn(struct rig *rig);
+
+/* Turns the loop until what it has to send is sent, and nothing else moves. */
+void rig_send_all(struct rig *rig);
+
+/* Turns the loop until every submitted request has ended; the results are in front.slots. */
+void rig_run(struct rig *rig);
+
+/* Submits a request of a slot and lets the server of a session take its header. */
+struct fake_request rig_request(struct rig *rig, unsigned int session, uint16_t tag, uint16_t type,
+				uint64_t offset, uint32_t len);
+
+/* The server says this. */
+void rig_say(struct rig *rig, unsigned int session, const struct fake_bytes *bytes);
+
+/* Turns the loop until the tag has ended, and returns its result. */
+int32_t rig_result(struct rig *rig, uint16_t tag);
+
+/* Turns the loop until the session is DEAD. */
+void rig_wait_dead(struct rig *rig, unsigned int session);
+
+/* A READ of 512 bytes on this session succeeds with the right bytes: its stream is in step. */
+void rig_in_step(struct rig *rig, unsigned int session, uint16_t tag);
+
+/* Bytes that depend on where they stand and on salt, and repeat at no power of two. */
+void rig_pattern(uint8_t *buf, uint64_t offset, size_t len, unsigned int salt);
+
+#endif
