@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 #include "resolve.h"
 
 #include <sys/socket.h> /* before linux/vm_sockets.h */

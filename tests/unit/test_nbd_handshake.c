@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 #include "nbd_script.h"
 
 static void go_yields_the_facts_however_the_bytes_come(void **state)

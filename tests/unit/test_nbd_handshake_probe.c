@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 /* The handshake's modes of a probe, and what holds for every mode. */
 #include "nbd_script.h"
 

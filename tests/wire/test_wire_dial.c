@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: MIT */
+// SPDX-License-Identifier: MIT
 /*
  * Dialling, against a scripted server on loopback and Unix sockets. Names are resolved by a
  * getaddrinfo() of this file, so no name server is asked.
