@@ -360,8 +360,8 @@ static int refused(struct gk_nbd_handshake *h, const unsigned char *message, siz
 			own);
 	case NBD_REP_ERR_UNKNOWN:
 		return fail(h, -ENOENT,
-			    "the server has no %s: check the name in the URI, \"gkproxy probe\" "
-			    "lists what there is%s",
+			    "the server has no %s: check the URI; \"gkproxy probe\" with the URI "
+			    "up to the host lists what there is%s",
 			    export, own);
 	case NBD_REP_ERR_SHUTDOWN:
 		return fail(h, -ESHUTDOWN, "the server is shutting down%s", own);

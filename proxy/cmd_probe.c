@@ -462,6 +462,8 @@ static int probe_server(const char *uri_text, bool json)
 		return 1;
 	}
 	ask_again_if_empty(&uri, &opt, &d.list);
+	/* Neither a list nor the one export that was asked about instead: nothing was learnt. */
+	r = d.list.list_error && d.list.exports[0].error ? 1 : 0;
 	if (json) {
 		json_t *server = server_facts(&uri, &d);
 
@@ -473,7 +475,7 @@ static int probe_server(const char *uri_text, bool json)
 	}
 	gk_dial_done(&d);
 	gk_nbd_uri_done(&uri);
-	return 0;
+	return r;
 }
 
 int gk_cmd_probe(int argc, char **argv)

@@ -203,6 +203,7 @@ static const char *advice(const struct dial *d, int error)
 {
 	switch (error) {
 	case -ECONNREFUSED:
+	case -ECONNRESET: /* what vsock says for it */
 		return "is the server running and listening there?";
 	case -ENOENT:
 		return "is the server running, and is this the path of its socket?";
