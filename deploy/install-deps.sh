@@ -10,7 +10,7 @@ packages=(
 	liburing-dev libconfig-dev libjansson-dev libssl-dev libcmocka-dev
 	# servers and tools of the tests and of the demo
 	nbdkit nbd-client nbd-server qemu-utils libnbd-bin fio jq openssl
-	e2fsprogs xfsprogs fdisk mount util-linux iproute2 kmod busybox|busybox-static procps
+	e2fsprogs xfsprogs fdisk mount util-linux iproute2 kmod "busybox|busybox-static" procps
 	# the virtual machine
 	qemu-system-x86 seabios cpio xz-utils zstd debian-archive-keyring
 )

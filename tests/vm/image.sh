@@ -8,7 +8,7 @@ guest_programs=(
 	bash dash busybox jq setsid flock timeout openssl
 	nbdkit qemu-nbd qemu-img nbd-client nbd-server nbdinfo nbdcopy fio
 	mkfs.ext4 e2fsck resize2fs mkfs.xfs xfs_repair xfs_io
-	blkdiscard blockdev sfdisk partx wipefs lsblk mount umount losetup
+	blkdiscard blockdev sfdisk partx wipefs lsblk fallocate setpriv mount umount losetup
 	dd cmp stat truncate sha256sum mktemp seq date cp tail sort od
 	modprobe insmod rmmod tc ss ip
 )

@@ -1,0 +1,236 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Installs what is needed, builds, and runs the tests. The last line is "N passed, N failed, N skipped".
+set -euo pipefail
+
+usage() {
+	cat <<-'END'
+	usage: tests/run.sh [unit | wire | vm | all | soak] [TEST...]
+	  unit   unit tests: built by gcc and clang, and by gcc with the address and undefined sanitizers
+	  wire   wire tests: the same, and with the thread sanitizer
+	  vm     end-to-end tests in virtual machines: Debian's 6.12 kernel and its newest; self-tests of
+	         the kernel series
+	  all    all of these (default)
+	  soak   ten minutes of verified writes on each kernel (GK_SOAK_SECONDS)
+	TEST: names of end-to-end tests, with vm, instead of all.
+	What a test printed is kept in build-tests/logs. GK_KERNELS="stock ..." picks other kernels.
+	END
+}
+
+top=$(dirname "$(dirname "$(realpath "$0")")")
+builds=${GK_TEST_BUILDS:-$top/build-tests}
+logs=$builds/logs
+passed=0 failed=0 skipped=0 failures=()
+
+# outcome passed|failed|skipped NAME SECONDS [LOG]
+outcome() {
+	printf '%-7s %s (%s s)\n' "$1" "$2" "$3"
+	case $1 in
+	passed) passed=$((passed + 1)) ;;
+	skipped) skipped=$((skipped + 1)) ;;
+	failed)
+		failed=$((failed + 1))
+		failures+=("$2")
+		[ -z "${4:-}" ] || {
+			echo "------- the end of ${4#"$top/"}:"
+			tail -n "${GK_LOG_LINES:-30}" "$4" | sed 's/^/        /'
+			echo "-------"
+		}
+		;;
+	esac
+}
+
+# run_step NAME COMMAND...: a test that is one command, its output in a log.
+run_step() {
+	local name=$1 log=$logs/${1//[^a-zA-Z0-9.]/-}.log start=$SECONDS result=passed
+	shift
+
+	"$@" >"$log" 2>&1 </dev/null || result=failed
+	outcome "$result" "$name" $((SECONDS - start)) "$log"
+	[ "$result" = passed ]
+}
+
+# configure_and_build NAME CMAKE-OPTIONS...
+configure_and_build() {
+	local dir=$builds/$1
+	shift
+
+	cmake -S "$top" -B "$dir" "$@"
+	cmake --build "$dir" -j "$(nproc)"
+}
+
+build() {
+	local options=(-DGK_WERROR=ON)
+
+	case $1 in
+	gcc) options+=(-DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo) ;;
+	clang) options+=(-DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=RelWithDebInfo) ;;
+	asan) options+=(-DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Debug "-DGK_SANITIZE=address,undefined") ;;
+	tsan) options+=(-DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Debug -DGK_SANITIZE=thread) ;;
+	esac
+	run_step "build with $1" configure_and_build "$1" "${options[@]}"
+}
+
+# The thread sanitizer cannot live with as much address randomisation as some kernels do.
+without_randomisation() {
+	if setarch "$(uname -m)" -R true 2>/dev/null; then
+		setarch "$(uname -m)" -R "$@"
+	else
+		"$@"
+	fi
+}
+
+# run_ctest BUILD CTEST-OPTIONS...: counts every test that ctest runs in that build.
+run_ctest() {
+	local build=$1 log=$logs/ctest-$1.log number name result seconds found=
+	shift
+
+	without_randomisation ctest --test-dir "$builds/$build" --output-on-failure --timeout 120 \
+		-L unit "$@" >"$log" 2>&1 </dev/null || true
+	while read -r number name result seconds; do
+		found=1
+		case $result in
+		Passed) result=passed ;;
+		Skipped) result=skipped ;;
+		*) result=failed ;;
+		esac
+		[ "$result" != failed ] || sed -n "/ Start *$number: /,/ Test *#$number: /p" "$log" \
+			>"$logs/$build-$name.log"
+		outcome "$result" "$build: $name" "$seconds" "$logs/$build-$name.log"
+	done < <(sed -nE 's/^ *[0-9]+\/[0-9]+ Test +#([0-9]+): ([^ ]+) \.*(\*\*\*)? *([A-Za-z]+).* ([0-9.]+) sec.*/\1 \2 \4 \5/p' "$log")
+	[ -n "$found" ] || outcome failed "$build: no test ran" 0 "$log"
+}
+
+# native unit|wire|all
+native() {
+	local select=() build
+
+	case $1 in
+	unit) select=(-E '^test_wire_') ;;
+	wire) select=(-R '^test_wire_') ;;
+	esac
+	for build in gcc clang asan; do
+		! build "$build" || run_ctest "$build" "${select[@]}"
+	done
+	[ "$1" = unit ] || ! build tsan || run_ctest tsan -R '^test_wire_'
+}
+
+# e2e_on KERNEL TEST...: runs tests in guests with that kernel, most of them in one. Prints a line
+# "RESULT NAME SECONDS LOG" for each. A test in whose guest the machine died has failed; the tests after it
+# get a new guest, as they do when a test left something behind.
+e2e_on() {
+	local kernel=$1 output status line name='' result milliseconds begun log left
+	shift
+
+	left=("$@")
+	while [ ${#left[@]} -gt 0 ]; do
+		output=$logs/guest-$kernel-${left[0]}.log
+		name='' begun=$SECONDS status=0
+		while IFS= read -r line; do
+			case $line in
+			'@@ begin '*)
+				name=${line#@@ begin }
+				log=$logs/$kernel-$name.log
+				begun=$SECONDS
+				: >"$log"
+				;;
+			'@@ end '*)
+				read -r _ _ name status milliseconds <<<"$line"
+				result=failed
+				[ "$status" != 0 ] || result=passed
+				echo "$result $name $((milliseconds / 1000)).$((milliseconds % 1000 / 100)) $log"
+				left=("${left[@]:1}")
+				name=
+				;;
+			*) [ -z "$name" ] || printf '%s\n' "$line" >>"$log" ;;
+			esac
+		done < <("$top/tests/vm/run.sh" -k "$kernel" -t "${GK_GUEST_TIMEOUT:-1800}" \
+			bash tests/e2e/guest.sh "${left[@]}" 2>"$output" </dev/null)
+		if [ -n "$name" ]; then
+			cat "$output" >>"$log"
+			echo "failed $name $((SECONDS - begun)) $log"
+			left=("${left[@]:1}")
+		elif [ ${#left[@]} -eq $# ]; then
+			printf "failed %s 0 $output\n" "${left[@]}"
+			return
+		fi
+		set -- "${left[@]}"
+	done
+}
+
+# end_to_end TEST...: on every kernel, the kernels side by side.
+end_to_end() {
+	local kernels kernel result name seconds log
+
+	read -r -a kernels <<<"${GK_KERNELS:-stock mainline}"
+	# The machines share the build and the downloads: both are there before two of them start.
+	export GK_BUILD=$builds/gcc
+	for kernel in "${kernels[@]}"; do
+		run_step "$kernel: a guest boots" "$top/tests/vm/run.sh" -k "$kernel" -t 120 gkproxy --version ||
+			return 0
+	done
+	exec 3< <(
+		trap 'kill $(jobs -p)' TERM
+		for kernel in "${kernels[@]}"; do
+			e2e_on "$kernel" "$@" | sed -u "s/ / $kernel: /" &
+		done
+		wait
+	)
+	guests=$!
+	while read -r result kernel name seconds log; do
+		outcome "$result" "$kernel $name" "$seconds" "$log"
+	done <&3
+	exec 3<&-
+	guests=
+}
+
+kernel_series() {
+	[ -x "$top/kernel/selftest/run.sh" ] || return 0
+	run_step "patched: self-tests of the kernel series" "$top/kernel/selftest/run.sh" || return 0
+}
+
+mode=${1:-all}
+[ $# = 0 ] || shift
+case $mode in
+unit | wire | all | soak) [ $# = 0 ] || { usage >&2; exit 2; } ;;
+vm) ;;
+-h | --help) usage; exit 0 ;;
+*) usage >&2; exit 2 ;;
+esac
+
+mkdir -p "$logs"
+find "$logs" -name '*.log' -delete
+guests=
+trap '[ -z "$guests" ] || kill "$guests"' EXIT
+trap 'exit 130' INT TERM
+run_step "install what is needed" "$top/deploy/install-deps.sh" || mode=none
+
+case $mode in
+unit | wire | all) native "$mode" ;;
+esac
+case $mode in
+vm | all)
+	tests=("$@")
+	if [ $# = 0 ]; then
+		for file in "$top"/tests/e2e/test-*.sh; do
+			file=${file##*/}
+			tests+=("${file%.sh}")
+		done
+	fi
+	if [ "$mode" = all ] || build gcc; then
+		end_to_end "${tests[@]}"
+		[ $# -gt 0 ] || kernel_series
+	fi
+	;;
+soak)
+	export GK_TEST_TIMEOUT=$((${GK_SOAK_SECONDS:-600} + 300)) GK_GUEST_TIMEOUT=$((${GK_SOAK_SECONDS:-600} + 400))
+	! build gcc || end_to_end soak
+	;;
+esac
+
+[ ${#failures[@]} = 0 ] || {
+	echo "failed:"
+	printf '        %s\n' "${failures[@]}"
+}
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ]
