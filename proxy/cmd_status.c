@@ -41,10 +41,12 @@ static void print_device(const json_t *device)
 	       number(counters, "writes"), number(counters, "bytes_written"),
 	       number(counters, "flushes"), number(counters, "trims"),
 	       number(counters, "write_zeroes"), number(counters, "errors"));
-	printf("  %lld sends (%lld partial), %lld receives (%lld partial), %lld bytes staged\n",
+	printf("  %lld sends (%lld partial), %lld receives (%lld partial), %lld bytes staged, "
+	       "%lld direct, %lld fallbacks\n",
 	       number(counters, "sends"), number(counters, "partial_sends"),
 	       number(counters, "receives"), number(counters, "partial_receives"),
-	       number(counters, "staged_bytes"));
+	       number(counters, "staged_bytes"), number(counters, "bytes_direct"),
+	       number(counters, "fallbacks"));
 }
 
 static int print_status(const json_t *status, bool json)

@@ -10,13 +10,22 @@
 
 enum gk_cqe_kind {
 	GK_CQE_FRONT = 1, /* index: tag; the front's own command for it completed */
-	GK_CQE_SEND,      /* index: session */
-	GK_CQE_RECV,      /* index: session */
+	GK_CQE_SEND,         /* index: session, element: of its chain */
+	GK_CQE_SEND_LEADER,  /* the same: the command that lends the element its buffer */
+	GK_CQE_RECV,         /* index: session; into staging, or payload and staging */
+	GK_CQE_RECV_PAYLOAD, /* index: session; into a kernel buffer */
+	GK_CQE_RECV_LEADER,  /* index: session; the command that lends that buffer */
 };
 
 static inline uint64_t gk_cqe_key(enum gk_cqe_kind kind, uint16_t index)
 {
 	return (uint64_t)kind << 32 | index;
+}
+
+static inline uint64_t gk_cqe_key_of_element(enum gk_cqe_kind kind, uint16_t index,
+					     unsigned int element)
+{
+	return gk_cqe_key(kind, index) | (uint64_t)element << 16;
 }
 
 static inline enum gk_cqe_kind gk_cqe_key_kind(uint64_t key)
@@ -27,6 +36,11 @@ static inline enum gk_cqe_kind gk_cqe_key_kind(uint64_t key)
 static inline uint16_t gk_cqe_key_index(uint64_t key)
 {
 	return (uint16_t)key;
+}
+
+static inline unsigned int gk_cqe_key_element(uint64_t key)
+{
+	return (uint16_t)(key >> 16);
 }
 
 #endif

@@ -23,7 +23,8 @@ void gk_ublk_fetch(struct gk_queue *queue, uint16_t tag, int res);
 /* 3, 4  send_group.c: headers and payloads of the waiting tags go out in one operation. */
 void gk_send_enqueue(struct gk_session *session, struct gk_tag *tag);
 void gk_send_pump(struct gk_session *session);
-void gk_send_done(struct gk_session *session, int res);
+void gk_send_done(struct gk_session *session, unsigned int element, int res);
+void gk_send_leader_done(struct gk_session *session, unsigned int element, int res);
 
 /* 5  reply_header.c: replies in staging are taken apart: cookie → tag, error, payload. */
 void gk_reply_consume(struct gk_session *session);
@@ -31,9 +32,12 @@ void gk_reply_consume(struct gk_session *session);
 /* 6  recv_group.c: bytes arrive, into staging or straight into the buffer of a READ. */
 void gk_recv_pump(struct gk_session *session);
 void gk_recv_done(struct gk_session *session, int res);
+void gk_recv_payload_done(struct gk_session *session, int res);
+void gk_recv_leader_done(struct gk_session *session, int res);
 void gk_recv_expect(struct gk_session *session, struct gk_tag *tag, uint32_t offset, uint32_t len,
 		    bool last);
-bool gk_recv_from_staging(struct gk_session *session);
+void gk_recv_from_staging(struct gk_session *session);
+void gk_recv_zeroes(struct gk_session *session, struct gk_tag *tag, uint32_t offset, uint32_t len);
 
 /* 7  ublk_commit.c: the request leaves with bytes done or -errno. */
 void gk_ublk_commit(struct gk_queue *queue, struct gk_tag *tag, int32_t result);

@@ -156,6 +156,8 @@ static int make_queues(struct gk_device *device, struct gk_dialled *dialled)
 			.depth = device->config->queue_depth,
 			.n_sessions = (device->n_connections - i + n - 1) / n,
 			.max_io_bytes = device->plan.max_io_bytes,
+			.path = device->path,
+			.threshold_bytes = device->config->zero_copy_threshold_bytes,
 		};
 		int r = gk_queue_init(&device->queues[i].queue, &params);
 
@@ -199,7 +201,7 @@ static int add(struct gk_device *device)
 		.queue_depth = (uint16_t)device->config->queue_depth,
 		.max_io_buf_bytes = device->plan.max_io_bytes,
 		.ublksrv_pid = -1,
-		.flags = UBLK_F_CMD_IOCTL_ENCODE,
+		.flags = UBLK_F_CMD_IOCTL_ENCODE | device->path->ublk_flags,
 	};
 	char path[32];
 	int r = gk_ublk_ctrl_add(device->ctrl, &info);
@@ -216,6 +218,13 @@ static int add(struct gk_device *device)
 		gk_log(GK_LOG_ERROR, "%s: cannot open %s: %s", device->config->name, path,
 		       gk_strerror(r));
 		return r;
+	}
+	if (device->path->ublk_flags & ~info.flags) {
+		gk_log(GK_LOG_ERROR, "%s: the kernel does not give the device what data path %s "
+		       "needs (ublk flags 0x%llx): set data_path = \"copy\"", device->config->name,
+		       device->path->name,
+		       (unsigned long long)(device->path->ublk_flags & ~info.flags));
+		return -EOPNOTSUPP;
 	}
 	r = gk_ublk_ctrl_set_params(device->ctrl, info.dev_id, &device->plan.params);
 	if (r)
@@ -290,12 +299,25 @@ static void announce(const struct gk_device *device, unsigned int wanted)
 		alone = " (the server does not advertise NBD_FLAG_CAN_MULTI_CONN)";
 	gk_log(GK_LOG_INFO,
 	       "dev%d: %s: /dev/ublkb%d is up: %" PRIu64 " bytes, blocks of %u, %s, %u queue%s, "
-	       "%u connection%s%s, data path copy, server %s",
+	       "%u connection%s%s, data path %s%s%s%s, server %s",
 	       device->dev_id, device->config->name, device->dev_id, device->plan.size_bytes,
 	       device->plan.block_size,
 	       device->plan.params.basic.attrs & UBLK_ATTR_READ_ONLY ? "read-only" : "read-write",
 	       device->n_queues, device->n_queues == 1 ? "" : "s", device->n_connections,
-	       device->n_connections == 1 ? "" : "s", alone, device->peer);
+	       device->n_connections == 1 ? "" : "s", alone, device->path->name,
+	       device->path_why[0] ? " (" : "", device->path_why, device->path_why[0] ? ")" : "",
+	       device->peer);
+}
+
+static int choose_path(struct gk_device *device, const struct gk_probe *probe)
+{
+	device->path = gk_path_choose(device->config->data_path, probe, device->path_why,
+				      sizeof(device->path_why));
+	if (device->path)
+		return 0;
+	gk_log(GK_LOG_ERROR, "%s: this kernel cannot do the data path that is asked for: %s; set "
+	       "data_path = \"auto\"", device->config->name, device->path_why);
+	return -EOPNOTSUPP;
 }
 
 static int attach(struct gk_device *device, int cancel_fd)
@@ -331,8 +353,9 @@ out:
 	return r;
 }
 
-int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_device_config *config,
-		     const char *state_dir, int cancel_fd, struct gk_device **ret_device)
+int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
+		     const struct gk_device_config *config, const char *state_dir, int cancel_fd,
+		     struct gk_device **ret_device)
 {
 	struct gk_device *device = malloc(sizeof(*device));
 	int r;
@@ -341,7 +364,9 @@ int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_device_config *c
 		return -ENOMEM;
 	*device = (struct gk_device){
 		.config = config, .ctrl = ctrl, .dev_id = -1, .lock_fd = -1, .cdev_fd = -1};
-	r = take_lock(device, state_dir);
+	r = choose_path(device, probe);
+	if (!r)
+		r = take_lock(device, state_dir);
 	if (!r)
 		r = attach(device, cancel_fd);
 	if (r)

@@ -34,6 +34,8 @@ struct gk_device {
 	int lock_fd;                           /* holds state_dir/NAME.lock */
 	char *lock_path;
 	int cdev_fd;                           /* /dev/ublkcN */
+	const struct gk_path *path;
+	char path_why[512];                    /* why not a better one; "" when it is the best */
 	struct gk_device_plan plan;
 	struct nbd_export_facts facts;
 	char peer[160];                        /* the server's address, for a person */
@@ -50,8 +52,9 @@ struct gk_device {
  * caller's. On failure -errno after one log line that says what to do, and nothing is left behind.
  * cancel_fd (-1: none) being readable gives up dialling with -ECANCELED.
  */
-int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_device_config *config,
-		     const char *state_dir, int cancel_fd, struct gk_device **ret_device);
+int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
+		     const struct gk_device_config *config, const char *state_dir, int cancel_fd,
+		     struct gk_device **ret_device);
 
 /*
  * Removes the block device, ends queues and connections, frees. Waits for requests in flight; when

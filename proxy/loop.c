@@ -6,39 +6,52 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <time.h>
 
 #include "datapath.h"
 
 int gk_queue_init(struct gk_queue *queue, const struct gk_queue_params *params)
 {
-	size_t bytes = (size_t)params->depth * params->max_io_bytes;
+	const struct gk_path *path = params->path ? params->path : &gk_path_copy;
+	uint32_t buf_bytes = params->max_io_bytes;
+	size_t bytes;
 	int r = 0;
+
+	/* Larger payload never enters user memory, but for a few bytes through staging. */
+	if (path->kernel_buffers && params->threshold_bytes < buf_bytes)
+		buf_bytes = params->threshold_bytes;
+	bytes = (size_t)params->depth * buf_bytes;
 
 	*queue = (struct gk_queue){
 		.front = params->front,
+		.path = path,
 		.front_data = params->front_data,
 		.dev_id = params->dev_id,
 		.id = params->id,
 		.depth = params->depth,
 		.n_sessions = params->n_sessions,
 		.max_io_bytes = params->max_io_bytes,
+		.threshold_bytes = params->threshold_bytes,
+		.buf_bytes = buf_bytes,
 		.ring.ring_fd = -1,
 	};
 	queue->tags = calloc(params->depth, sizeof(*queue->tags));
 	queue->sessions = calloc(params->n_sessions, sizeof(*queue->sessions));
 	queue->settling = calloc(params->depth, sizeof(*queue->settling));
-	queue->buffers = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-			      0);
+	queue->buffers = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (queue->buffers == MAP_FAILED)
 		queue->buffers = NULL;
 	if (!queue->tags || !queue->sessions || !queue->settling || !queue->buffers) {
 		gk_queue_done(queue);
 		return -ENOMEM;
 	}
+	if (getrandom(&queue->secret, sizeof(queue->secret), 0) < 0)
+		r = -errno;
 	for (unsigned int i = 0; i < params->depth; i++) {
 		queue->tags[i].id = (uint16_t)i;
-		queue->tags[i].buf = queue->buffers + (size_t)i * params->max_io_bytes;
+		queue->tags[i].buf = queue->buffers + (size_t)i * buf_bytes;
 	}
 	for (unsigned int i = 0; i < params->n_sessions && !r; i++)
 		r = gk_session_init(&queue->sessions[i], queue, i, params->depth);
@@ -52,7 +65,7 @@ void gk_queue_done(struct gk_queue *queue)
 	for (unsigned int i = 0; queue->sessions && i < queue->n_sessions; i++)
 		gk_session_done(&queue->sessions[i]);
 	if (queue->buffers)
-		munmap(queue->buffers, (size_t)queue->depth * queue->max_io_bytes);
+		munmap(queue->buffers, queue->buf_bytes ? (size_t)queue->depth * queue->buf_bytes : 1);
 	free(queue->settling);
 	free(queue->sessions);
 	free(queue->tags);
@@ -64,8 +77,9 @@ void gk_queue_done(struct gk_queue *queue)
 
 int gk_queue_open(struct gk_queue *queue)
 {
-	/* A command and its commit per tag, a send and a receive per session, and the wake-up. */
-	unsigned int entries = queue->depth + 2 * queue->n_sessions + 1;
+	/* A command per tag; per session a chain of sends, and a payload and a header to receive. */
+	unsigned int per_session = GK_CHAIN_SQES + 3;
+	unsigned int entries = queue->depth + per_session * queue->n_sessions;
 	unsigned int flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
 	int r;
 
@@ -80,20 +94,27 @@ int gk_queue_open(struct gk_queue *queue)
 	}
 	/* Saves the file look-up of each enter; works without. */
 	(void)io_uring_register_ring_fd(&queue->ring);
-	return 0;
+	r = queue->path->open ? queue->path->open(queue) : 0;
+	if (r) {
+		io_uring_queue_exit(&queue->ring);
+		queue->ring.ring_fd = -1;
+	}
+	return r;
+}
+
+void gk_queue_reserve(struct gk_queue *queue, unsigned int n)
+{
+	/* Submission empties the ring, unless the kernel is out of memory for a moment. */
+	while (io_uring_sq_space_left(&queue->ring) < n)
+		(void)io_uring_submit(&queue->ring);
 }
 
 struct io_uring_sqe *gk_queue_sqe(struct gk_queue *queue, uint64_t key)
 {
-	struct io_uring_sqe *sqe = io_uring_get_sqe(&queue->ring);
+	struct io_uring_sqe *sqe;
 
-	if (!sqe) {
-		/* Submission empties the ring, unless the kernel is out of memory for a moment. */
-		do {
-			(void)io_uring_submit(&queue->ring);
-			sqe = io_uring_get_sqe(&queue->ring);
-		} while (!sqe);
-	}
+	gk_queue_reserve(queue, 1);
+	sqe = io_uring_get_sqe(&queue->ring);
 	memset(sqe, 0, sizeof(*sqe));
 	sqe->user_data = key;
 	return sqe;
@@ -102,16 +123,26 @@ struct io_uring_sqe *gk_queue_sqe(struct gk_queue *queue, uint64_t key)
 static void dispatch(struct gk_queue *queue, uint64_t key, int res)
 {
 	uint16_t index = gk_cqe_key_index(key);
+	unsigned int element = gk_cqe_key_element(key);
 
 	switch (gk_cqe_key_kind(key)) {
 	case GK_CQE_FRONT:
 		queue->front->complete(queue, index, res);
 		break;
 	case GK_CQE_SEND:
-		gk_send_done(&queue->sessions[index], res);
+		gk_send_done(&queue->sessions[index], element, res);
+		break;
+	case GK_CQE_SEND_LEADER:
+		gk_send_leader_done(&queue->sessions[index], element, res);
 		break;
 	case GK_CQE_RECV:
 		gk_recv_done(&queue->sessions[index], res);
+		break;
+	case GK_CQE_RECV_PAYLOAD:
+		gk_recv_payload_done(&queue->sessions[index], res);
+		break;
+	case GK_CQE_RECV_LEADER:
+		gk_recv_leader_done(&queue->sessions[index], res);
 		break;
 	}
 }

@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "cqe_key.h"
+#include "path.h"
 #include "log.h"
 #include "nbd_wire.h"
 #include "session.h"
@@ -39,6 +40,10 @@ struct gk_counters {
 	uint64_t receives;
 	uint64_t partial_receives; /* payloads that took more than one receive */
 	uint64_t staged_bytes;     /* payload that was copied from the staging buffer */
+	uint64_t direct_sends;     /* payloads sent from the request's own pages */
+	uint64_t direct_receives;  /* payloads received into them */
+	uint64_t bytes_direct;     /* of both */
+	uint64_t fallbacks;        /* requests copied because the kernel could not lend its pages */
 	uint64_t loops;            /* turns of the loop: at most one io_uring_enter each */
 };
 
@@ -71,6 +76,7 @@ static inline enum gk_op_index gk_op_index(uint16_t type)
 struct gk_queue {
 	struct io_uring ring;
 	const struct gk_front *front;
+	const struct gk_path *path;
 	void *front_data;           /* the front's own */
 	struct gk_tag *tags;        /* depth of them */
 	struct gk_session *sessions;
@@ -79,11 +85,14 @@ struct gk_queue {
 	unsigned int depth;
 	unsigned int id;
 	int dev_id;                 /* for messages and the front */
-	uint32_t max_io_bytes;      /* longest READ or WRITE, size of each tag's buffer */
-	uint8_t *buffers;           /* depth * max_io_bytes */
+	uint32_t max_io_bytes;      /* longest READ or WRITE */
+	uint32_t threshold_bytes;   /* from here on payload goes through kernel buffers, if any */
+	uint32_t buf_bytes;         /* size of each tag's buffer */
+	uint8_t *buffers;           /* depth * buf_bytes */
 	unsigned int front_live;    /* commands of the front that have not ended for good */
 	bool stopping;              /* no new requests reach the server */
 	uint64_t next_sequence;
+	uint64_t secret;            /* random: what a server cannot guess */
 	uint64_t now_ns;            /* CLOCK_MONOTONIC at the start of this turn */
 	struct gk_counters counters;
 	struct gk_log_limit error_log;
@@ -97,6 +106,8 @@ struct gk_queue_params {
 	unsigned int depth;
 	unsigned int n_sessions;
 	uint32_t max_io_bytes;
+	const struct gk_path *path; /* NULL: copy */
+	uint32_t threshold_bytes;        /* used by a path with kernel buffers */
 };
 
 /*
@@ -122,6 +133,12 @@ void gk_queue_close(struct gk_queue *queue);
  * is up. May complete the tag.
  */
 void gk_queue_submit(struct gk_queue *queue, struct gk_tag *tag);
+
+/*
+ * Makes room for n SQEs that must be submitted together (a chain, a group), n no more than the
+ * ring has: submits what is pending when there is less.
+ */
+void gk_queue_reserve(struct gk_queue *queue, unsigned int n);
 
 /* One SQE, zeroed but for user_data; never NULL: submits what is pending when the ring is full. */
 struct io_uring_sqe *gk_queue_sqe(struct gk_queue *queue, uint64_t key);

@@ -27,6 +27,7 @@
 
 struct daemon {
 	const struct gk_config *config;
+	struct gk_probe probe;
 	struct gk_ublk_ctrl ctrl;
 	struct gk_device **devices;
 	size_t n_devices;
@@ -99,8 +100,8 @@ static json_t *handle(void *arg, const json_t *request, char *why, size_t why_si
 static int attach_all(struct daemon *daemon)
 {
 	for (size_t i = 0; i < daemon->config->n_devices; i++) {
-		int r = gk_device_attach(&daemon->ctrl, &daemon->config->devices[i],
-					 daemon->config->state_dir, daemon->signal_fd,
+		int r = gk_device_attach(&daemon->ctrl, &daemon->probe,
+					 &daemon->config->devices[i], daemon->config->state_dir, daemon->signal_fd,
 					 &daemon->devices[i]);
 
 		if (r)
@@ -169,8 +170,10 @@ static int run(const struct gk_config *config)
 		if (!daemon.devices)
 			r = -ENOMEM;
 	}
-	if (r >= 0)
+	if (r >= 0) {
+		gk_probe_run(&daemon.probe);
 		r = attach_all(&daemon);
+	}
 	if (!r)
 		r = serve(&daemon);
 	for (size_t i = daemon.n_devices; i > 0; i--)

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
- * Receiving: exactly one operation per session is in flight while it is up, so that the end of a
- * connection is noticed at once. Replies land in one large staging buffer, many at a time; the
- * payload of a READ that is still to come goes straight to the request's buffer, and what follows
- * it to staging in the same operation.
+ * Receiving: while a session is up at least one operation is in flight, so that the end of a
+ * connection is noticed at once. Replies land in one large staging buffer, many at a time. The
+ * payload of a large READ that is still to come goes straight to the request: on the copy path to
+ * its buffer, with what follows going to staging in the same operation; otherwise into its kernel
+ * buffer, with the receive of the next header linked behind it.
  */
 #include <assert.h>
 #include <errno.h>
@@ -11,13 +12,28 @@
 
 #include "datapath.h"
 
+/* The payload that is awaited goes into the request's own pages. */
+static bool into_kernel_buffer(const struct gk_session *session)
+{
+	return session->rx_tag && session->rx_tag->direct && !session->rx_tag->no_kernel_buffer;
+}
+
+/* ... into the tag's buffer; otherwise it is copied out of staging. */
+static bool into_tag_buffer(const struct gk_session *session)
+{
+	return session->rx_tag && !session->queue->path->kernel_buffers;
+}
+
 /*
  * How many bytes to take into staging. Payload that lands there is copied once more: with only
  * large READs in flight, ask for no more than the next header; among others, for a few of them.
  */
 static size_t staging_wanted(const struct gk_session *session)
 {
-	if (!session->large_reads)
+	bool staged_payload = session->rx_tag && !into_kernel_buffer(session) &&
+			      !into_tag_buffer(session);
+
+	if (!session->large_reads || staged_payload)
 		return GK_STAGING_BYTES;
 	if (session->large_reads < session->in_flight)
 		return 4096;
@@ -41,34 +57,85 @@ static struct iovec staging_room(struct gk_session *session)
 	return (struct iovec){.iov_base = session->staging + staged, .iov_len = room};
 }
 
-void gk_recv_pump(struct gk_session *session)
+static void receive_staged(struct gk_session *session)
+{
+	struct iovec room = staging_room(session);
+	struct io_uring_sqe *sqe =
+		gk_queue_sqe(session->queue, gk_cqe_key(GK_CQE_RECV, (uint16_t)session->slot));
+
+	sqe->opcode = IORING_OP_RECV;
+	sqe->fd = session->fd;
+	sqe->addr = (uintptr_t)room.iov_base;
+	sqe->len = (uint32_t)room.iov_len;
+	session->recv_busy = true;
+}
+
+static void receive_to_tag_buffer(struct gk_session *session)
+{
+	struct io_uring_sqe *sqe =
+		gk_queue_sqe(session->queue, gk_cqe_key(GK_CQE_RECV, (uint16_t)session->slot));
+
+	session->recv_iov[0].iov_base = session->rx_tag->buf + session->rx_offset;
+	session->recv_iov[0].iov_len = session->rx_left;
+	session->recv_iov[1] = staging_room(session);
+	session->recv_msg.msg_iov = session->recv_iov;
+	session->recv_msg.msg_iovlen = 2;
+	sqe->opcode = IORING_OP_RECVMSG;
+	sqe->fd = session->fd;
+	sqe->addr = (uintptr_t)&session->recv_msg;
+	sqe->len = 1;
+	session->recv_busy = true;
+	session->recv_direct = true;
+}
+
+static void receive_to_kernel_buffer(struct gk_session *session)
 {
 	struct gk_queue *queue = session->queue;
-	struct io_uring_sqe *sqe;
+	/* A short receive counts as success without MSG_WAITALL, and must not start a link. */
+	bool link = !session->no_wait_all;
+	struct gk_transfer transfer = {
+		.fd = session->fd,
+		.offset = session->rx_offset,
+		.len = session->rx_left,
+		.msg_flags = link ? MSG_WAITALL : 0,
+		.link = link,
+		.key = gk_cqe_key(GK_CQE_RECV_PAYLOAD, (uint16_t)session->slot),
+		.leader_key = gk_cqe_key(GK_CQE_RECV_LEADER, (uint16_t)session->slot),
+	};
 
-	if (session->recv_busy || session->state != GK_SESSION_UP)
+	gk_queue_reserve(queue, queue->path->transfer_cqes + 1);
+	session->payload_owed = queue->path->transfer_cqes;
+	session->payload_result = -ECANCELED;
+	session->payload_leader_result = 0;
+	queue->path->transfer(queue, session->rx_tag, &transfer);
+	gk_count(&queue->counters.direct_receives, 1);
+	session->recv_linked = link;
+	if (link)
+		receive_staged(session);
+}
+
+void gk_recv_pump(struct gk_session *session)
+{
+	if (session->recv_busy || session->payload_owed || session->state != GK_SESSION_UP)
 		return;
-	sqe = gk_queue_sqe(queue, gk_cqe_key(GK_CQE_RECV, (uint16_t)session->slot));
-	sqe->fd = session->fd;
-	session->recv_direct = session->rx_tag;
-	if (session->recv_direct) {
-		session->recv_iov[0].iov_base = session->rx_dst;
-		session->recv_iov[0].iov_len = session->rx_left;
-		session->recv_iov[1] = staging_room(session);
-		session->recv_msg.msg_iov = session->recv_iov;
-		session->recv_msg.msg_iovlen = 2;
-		sqe->opcode = IORING_OP_RECVMSG;
-		sqe->addr = (uintptr_t)&session->recv_msg;
-		sqe->len = 1;
-	} else {
-		struct iovec room = staging_room(session);
+	session->recv_direct = false;
+	session->recv_linked = false;
+	if (into_kernel_buffer(session))
+		receive_to_kernel_buffer(session);
+	else if (into_tag_buffer(session))
+		receive_to_tag_buffer(session);
+	else
+		receive_staged(session);
+	gk_count(&session->queue->counters.receives, 1);
+}
 
-		sqe->opcode = IORING_OP_RECV;
-		sqe->addr = (uintptr_t)room.iov_base;
-		sqe->len = (uint32_t)room.iov_len;
-	}
-	session->recv_busy = true;
-	gk_count(&queue->counters.receives, 1);
+/* Payload bytes went to their place without passing through staging. */
+static void took_payload(struct gk_session *session, uint32_t len)
+{
+	session->rx_offset += len;
+	session->rx_left -= len;
+	if (session->rx_left)
+		gk_count(&session->queue->counters.partial_receives, 1);
 }
 
 void gk_recv_done(struct gk_session *session, int res)
@@ -78,7 +145,8 @@ void gk_recv_done(struct gk_session *session, int res)
 		gk_session_drained(session);
 		return;
 	}
-	if (res == -EINTR || res == -EAGAIN)
+	/* The payload before it came short or not at all: it is taken up again from there. */
+	if (res == -EINTR || res == -EAGAIN || (res == -ECANCELED && session->recv_linked))
 		return;
 	if (res <= 0) {
 		gk_session_fail(session, res ? res : -ECONNRESET,
@@ -89,35 +157,92 @@ void gk_recv_done(struct gk_session *session, int res)
 		uint32_t direct = (uint32_t)res < session->rx_left ? (uint32_t)res
 								   : session->rx_left;
 
-		session->rx_dst += direct;
-		session->rx_left -= direct;
+		took_payload(session, direct);
 		res -= (int)direct;
-		if (session->rx_left)
-			gk_count(&session->queue->counters.partial_receives, 1);
 	}
 	session->wr += (size_t)res;
 	gk_reply_consume(session);
+}
+
+static void payload_ended(struct gk_session *session)
+{
+	struct gk_queue *queue = session->queue;
+	int res = session->payload_result;
+
+	if (session->state == GK_SESSION_DRAINING) {
+		gk_session_drained(session);
+		return;
+	}
+	if (res <= 0 && gk_lending_failed(session->payload_leader_result, res)) {
+		session->rx_tag->no_kernel_buffer = true;
+		gk_count(&queue->counters.fallbacks, 1);
+	} else if (res > 0) {
+		gk_count(&queue->counters.bytes_direct, (uint64_t)res);
+		took_payload(session, (uint32_t)res);
+		gk_reply_consume(session);
+	} else if (res != -EINTR && res != -EAGAIN) {
+		gk_session_fail(session, res ? res : -ECONNRESET,
+				res ? "receiving failed" : "the server closed the connection");
+	}
+}
+
+void gk_recv_payload_done(struct gk_session *session, int res)
+{
+	session->payload_result = res;
+	if (!--session->payload_owed)
+		payload_ended(session);
+}
+
+void gk_recv_leader_done(struct gk_session *session, int res)
+{
+	session->payload_leader_result = res;
+	if (!--session->payload_owed)
+		payload_ended(session);
 }
 
 void gk_recv_expect(struct gk_session *session, struct gk_tag *tag, uint32_t offset, uint32_t len,
 		    bool last)
 {
 	session->rx_tag = tag;
-	session->rx_dst = tag->buf + tag->done + offset;
+	session->rx_offset = tag->done + offset;
 	session->rx_left = len;
 	session->rx_last = last;
 }
 
-/* Moves staged payload to its request. Whether the payload is complete now. */
-bool gk_recv_from_staging(struct gk_session *session)
+/* A request whose data cannot be put in place fails; the stream stays in step. */
+static void put(struct gk_session *session, struct gk_tag *tag, const void *from, uint32_t offset,
+		uint32_t len)
+{
+	struct gk_queue *queue = session->queue;
+	int r = queue->path->copy_out(queue, tag, from, offset, len);
+
+	if (r && !tag->error)
+		tag->error = r;
+}
+
+void gk_recv_from_staging(struct gk_session *session)
 {
 	size_t staged = session->wr - session->rd;
 	uint32_t len = staged < session->rx_left ? (uint32_t)staged : session->rx_left;
 
-	memcpy(session->rx_dst, session->staging + session->rd, len);
+	if (!len)
+		return;
+	put(session, session->rx_tag, session->staging + session->rd, session->rx_offset, len);
 	session->rd += len;
-	session->rx_dst += len;
+	session->rx_offset += len;
 	session->rx_left -= len;
 	gk_count(&session->queue->counters.staged_bytes, len);
-	return !session->rx_left;
+}
+
+void gk_recv_zeroes(struct gk_session *session, struct gk_tag *tag, uint32_t offset, uint32_t len)
+{
+	static const uint8_t zeroes[65536];
+
+	while (len) {
+		uint32_t n = len < sizeof(zeroes) ? len : (uint32_t)sizeof(zeroes);
+
+		put(session, tag, zeroes, tag->done + offset, n);
+		offset += n;
+		len -= n;
+	}
 }

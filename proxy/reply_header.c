@@ -43,13 +43,43 @@ static int simple(struct gk_session *session, struct gk_tag *tag, const struct g
 	return 0;
 }
 
-/* The last chunk of a reply has been taken: is the request whole? */
-static void chunks_done(struct gk_session *session, struct gk_tag *tag)
+/* A hash that a server cannot foresee (the finalizer of splitmix64 over a secret). */
+static uint64_t scatter(const struct gk_queue *queue, uint64_t x)
 {
-	/* The stream is in step, so a READ with gaps costs that request only. */
-	if (!tag->error && tag->type == NBD_CMD_READ && tag->filled != tag->part)
-		tag->error = -EIO;
-	gk_tag_answer(session->queue, tag, tag->error);
+	x += queue->secret;
+	x = (x ^ x >> 30) * UINT64_C(0xbf58476d1ce4e5b9);
+	x = (x ^ x >> 27) * UINT64_C(0x94d049bb133111eb);
+	return x ^ x >> 31;
+}
+
+/*
+ * Chunks may come in any order and be of any size, and overlapping ones would leave a gap with
+ * old memory in it although their lengths add up. Each chunk adds hash(end) - hash(start): the sum
+ * is hash(part) - hash(0) only if every chunk but the last begins where another one ends, which
+ * together with the length means that they lie side by side.
+ */
+static void add_tile(const struct gk_queue *queue, struct gk_tag *tag, uint32_t start, uint32_t len)
+{
+	tag->filled += len;
+	tag->tiling += scatter(queue, start + (uint64_t)len) - scatter(queue, start);
+}
+
+/* The last chunk of a reply has been taken: is the request whole? 0 or -EPROTO. */
+static int chunks_done(struct gk_session *session, struct gk_tag *tag)
+{
+	struct gk_queue *queue = session->queue;
+
+	if (!tag->error && tag->type == NBD_CMD_READ) {
+		uint64_t whole = scatter(queue, tag->part) - scatter(queue, 0);
+
+		/* The stream is in step, so a READ with a gap costs that request only. */
+		if (tag->filled != tag->part)
+			tag->error = -EIO;
+		else if (tag->tiling != whole)
+			return -EPROTO;
+	}
+	gk_tag_answer(queue, tag, tag->error);
+	return 0;
 }
 
 /* Where a data or hole chunk of len bytes at offset (big-endian) begins in the part, or -EPROTO. */
@@ -79,11 +109,9 @@ static int hole(struct gk_session *session, struct gk_tag *tag, const uint8_t *p
 	start = chunk_start(tag, payload, len);
 	if (start < 0)
 		return (int)start;
-	memset(tag->buf + tag->done + start, 0, len);
-	tag->filled += len;
-	if (done)
-		chunks_done(session, tag);
-	return 0;
+	gk_recv_zeroes(session, tag, (uint32_t)start, len);
+	add_tile(session->queue, tag, (uint32_t)start, len);
+	return done ? chunks_done(session, tag) : 0;
 }
 
 static int data(struct gk_session *session, struct gk_tag *tag, const struct gk_nbd_reply *reply,
@@ -94,7 +122,7 @@ static int data(struct gk_session *session, struct gk_tag *tag, const struct gk_
 
 	if (start < 0)
 		return (int)start;
-	tag->filled += len;
+	add_tile(session->queue, tag, (uint32_t)start, len);
 	gk_recv_expect(session, tag, (uint32_t)start, len, reply->done);
 	return 0;
 }
@@ -109,9 +137,7 @@ static int error(struct gk_session *session, struct gk_tag *tag, const struct gk
 		return -EPROTO;
 	if (!tag->error)
 		tag->error = r;
-	if (reply->done)
-		chunks_done(session, tag);
-	return 0;
+	return reply->done ? chunks_done(session, tag) : 0;
 }
 
 /* Bytes behind the header that must be staged before the reply can be acted on. */
@@ -130,8 +156,7 @@ static int act(struct gk_session *session, const struct gk_nbd_reply *reply, con
 	case GK_NBD_REPLY_SIMPLE:
 		return simple(session, tag, reply);
 	case GK_NBD_REPLY_NONE:
-		chunks_done(session, tag);
-		return 0;
+		return chunks_done(session, tag);
 	case GK_NBD_REPLY_DATA:
 		return data(session, tag, reply, payload);
 	case GK_NBD_REPLY_HOLE:
@@ -142,18 +167,18 @@ static int act(struct gk_session *session, const struct gk_nbd_reply *reply, con
 	return -EPROTO;
 }
 
-/* The payload that gk_recv_expect() announced is complete. */
-static void payload_done(struct gk_session *session)
+/* The payload that gk_recv_expect() announced is complete. 0 or -EPROTO. */
+static int payload_done(struct gk_session *session)
 {
 	struct gk_tag *tag = session->rx_tag;
 
 	session->rx_tag = NULL;
 	if (!session->rx_last)
-		return;
+		return 0;
 	if (session->structured)
-		chunks_done(session, tag);
-	else
-		gk_tag_answer(session->queue, tag, 0);
+		return chunks_done(session, tag);
+	gk_tag_answer(session->queue, tag, tag->error);
+	return 0;
 }
 
 void gk_reply_consume(struct gk_session *session)
@@ -164,9 +189,12 @@ void gk_reply_consume(struct gk_session *session)
 		int r;
 
 		if (session->rx_tag) {
-			if (!gk_recv_from_staging(session))
+			gk_recv_from_staging(session);
+			if (session->rx_left)
 				return;
-			payload_done(session);
+			r = payload_done(session);
+			if (r)
+				gk_session_fail(session, r, "reply does not fit its request");
 			continue;
 		}
 		r = gk_nbd_reply_parse(bytes, session->wr - session->rd, session->structured,

@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: MIT
 /*
  * Sending: at most one operation per session is in flight. While it runs, new tags gather in the
- * session's FIFO; when it ends, everything gathered goes out as one sendmsg over headers and
- * payloads (4 to 8 times the rate of one send per request, measured).
+ * session's FIFO; when it ends, everything gathered goes out as the next one: headers and small
+ * payloads as one sendmsg (4 to 8 times the rate of one send per request, measured), and, where
+ * the path has kernel buffers, each large payload as a link of its own behind its header.
+ *
+ *   element 0           element 1          element 2           element 3
+ *   SENDMSG headers ──▶ SEND payload t7 ──▶ SENDMSG header ──▶ SEND payload t9
+ *
+ * Whatever the kernel did not send of an operation is sent again from there: every CQE tells how
+ * much of its element went out, and a link runs only if the one before it was sent whole.
  */
 #include <assert.h>
 #include <errno.h>
@@ -28,7 +35,8 @@ void gk_send_enqueue(struct gk_session *session, struct gk_tag *tag)
 	*session->fifo_tail = tag;
 	session->fifo_tail = &tag->next;
 	session->in_flight++;
-	tag->large_read = tag->type == NBD_CMD_READ && tag->part >= GK_LARGE_READ_BYTES;
+	tag->large_read = tag->type == NBD_CMD_READ &&
+			  (tag->direct || tag->part >= GK_LARGE_READ_BYTES);
 	session->large_reads += tag->large_read;
 }
 
@@ -40,17 +48,53 @@ static uint16_t wire_flags(const struct gk_session *session, const struct gk_tag
 	return tag->flags;
 }
 
-/* Adds bytes to the operation; headers that lie one after the other share an iovec. */
+static struct gk_send_element *last_element(struct gk_session *session)
+{
+	return session->n_chain ? &session->chain[session->n_chain - 1] : NULL;
+}
+
+/* Iovecs that the operation uses so far. */
+static size_t iovs_used(const struct gk_session *session)
+{
+	for (unsigned int i = session->n_chain; i > 0; i--) {
+		const struct gk_send_element *element = &session->chain[i - 1];
+
+		if (!element->tag)
+			return (size_t)(element->msg.msg_iov - session->iov) +
+			       element->msg.msg_iovlen;
+	}
+	return 0;
+}
+
+/* Adds bytes of user memory to the operation; adjacent ones, as headers are, share an iovec. */
 static void gather_bytes(struct gk_session *session, void *base, size_t len)
 {
-	struct msghdr *msg = &session->send_msg;
-	struct iovec *last = msg->msg_iovlen ? &msg->msg_iov[msg->msg_iovlen - 1] : NULL;
+	struct gk_send_element *element = last_element(session);
+	struct iovec *last;
 
+	if (!element || element->tag) {
+		struct iovec *iov = session->iov + iovs_used(session);
+
+		element = &session->chain[session->n_chain++];
+		*element = (struct gk_send_element){.msg.msg_iov = iov};
+	}
+	last = element->msg.msg_iovlen ? &element->msg.msg_iov[element->msg.msg_iovlen - 1] : NULL;
 	if (last && (char *)last->iov_base + last->iov_len == (char *)base)
 		last->iov_len += len;
 	else
-		msg->msg_iov[msg->msg_iovlen++] = (struct iovec){.iov_base = base, .iov_len = len};
-	session->send_left += len;
+		element->msg.msg_iov[element->msg.msg_iovlen++] =
+			(struct iovec){.iov_base = base, .iov_len = len};
+	element->left += len;
+}
+
+static bool has_room(struct gk_session *session, const struct gk_tag *tag)
+{
+	const struct gk_send_element *last = last_element(session);
+	unsigned int elements = !last || last->tag;
+
+	elements += tag->type == NBD_CMD_WRITE && tag->direct;
+	return session->n_chain + elements <= GK_CHAIN_ELEMENTS &&
+	       iovs_used(session) + 2 <= GATHER_IOVS;
 }
 
 /* Moves tags from the FIFO into the operation that is being built. */
@@ -58,12 +102,10 @@ static void gather(struct gk_session *session)
 {
 	struct gk_tag **sending_tail = &session->sending;
 	struct nbd_request *header = session->headers;
+	size_t bytes = 0;
 	struct gk_tag *tag;
 
-	session->send_msg.msg_iov = session->iov;
-	session->send_msg.msg_iovlen = 0;
-	while ((tag = session->fifo) && session->send_left < GATHER_BYTES &&
-	       session->send_msg.msg_iovlen + 2 <= GATHER_IOVS) {
+	while ((tag = session->fifo) && bytes < GATHER_BYTES && has_room(session, tag)) {
 		session->fifo = tag->next;
 		tag->next = NULL;
 		*sending_tail = tag;
@@ -73,33 +115,131 @@ static void gather(struct gk_session *session)
 				     gk_nbd_cookie(tag->id, tag->generation),
 				     tag->len ? tag->offset + tag->done : 0, tag->part, header);
 		gather_bytes(session, header++, sizeof(*header));
-		if (tag->type == NBD_CMD_WRITE)
+		if (tag->type != NBD_CMD_WRITE)
+			continue;
+		bytes += tag->part;
+		if (tag->direct)
+			session->chain[session->n_chain++] = (struct gk_send_element){
+				.tag = tag, .offset = tag->done, .left = tag->part};
+		else
 			gather_bytes(session, tag->buf + tag->done, tag->part);
 	}
 	if (!session->fifo)
 		session->fifo_tail = &session->fifo;
 }
 
-static void submit(struct gk_session *session)
+static bool needs_bounce(const struct gk_send_element *element)
+{
+	return element->tag && element->tag->no_kernel_buffer;
+}
+
+static uint64_t key(const struct gk_session *session, enum gk_cqe_kind kind, unsigned int index)
+{
+	return gk_cqe_key_of_element(kind, (uint16_t)session->slot, index);
+}
+
+static void submit_payload(struct gk_session *session, unsigned int index, int msg_flags, bool link)
 {
 	struct gk_queue *queue = session->queue;
-	struct io_uring_sqe *sqe =
-		gk_queue_sqe(queue, gk_cqe_key(GK_CQE_SEND, (uint16_t)session->slot));
+	struct gk_send_element *element = &session->chain[index];
+	struct gk_transfer transfer = {
+		.fd = session->fd,
+		.offset = element->offset,
+		.len = (uint32_t)element->left,
+		.msg_flags = msg_flags,
+		.to_socket = true,
+		.link = link,
+		.key = key(session, GK_CQE_SEND, index),
+		.leader_key = key(session, GK_CQE_SEND_LEADER, index),
+	};
+
+	queue->path->transfer(queue, element->tag, &transfer);
+	session->send_owed += queue->path->transfer_cqes;
+	gk_count(&queue->counters.direct_sends, 1);
+}
+
+static void submit_message(struct gk_session *session, unsigned int index, int msg_flags, bool link)
+{
+	struct io_uring_sqe *sqe = gk_queue_sqe(session->queue, key(session, GK_CQE_SEND, index));
 
 	sqe->opcode = IORING_OP_SENDMSG;
 	sqe->fd = session->fd;
-	sqe->addr = (uintptr_t)&session->send_msg;
+	sqe->addr = (uintptr_t)&session->chain[index].msg;
 	sqe->len = 1;
-	sqe->msg_flags = MSG_NOSIGNAL | session->send_flags;
-	session->send_busy = true;
+	sqe->msg_flags = (uint32_t)msg_flags;
+	sqe->flags = link ? IOSQE_IO_LINK : 0;
+	session->send_owed++;
+}
+
+/*
+ * The kernel could not lend this request's pages: a stretch of it is copied to user memory and
+ * sent from there. 0, or -errno when it cannot be copied either.
+ */
+static int submit_bounced(struct gk_session *session, unsigned int index)
+{
+	struct gk_queue *queue = session->queue;
+	struct gk_send_element *element = &session->chain[index];
+	uint32_t len = element->left < GK_BOUNCE_BYTES ? (uint32_t)element->left : GK_BOUNCE_BYTES;
+	struct io_uring_sqe *sqe;
+	int r = queue->path->copy_in(queue, element->tag, session->bounce, element->offset, len);
+
+	if (r)
+		return r;
+	sqe = gk_queue_sqe(queue, key(session, GK_CQE_SEND, index));
+	sqe->opcode = IORING_OP_SEND;
+	sqe->fd = session->fd;
+	sqe->addr = (uintptr_t)session->bounce;
+	sqe->len = len;
+	sqe->msg_flags = MSG_NOSIGNAL;
+	session->send_owed++;
+	return 0;
+}
+
+/* Queues what is unsent of the operation as one chain, as far as it can be one. */
+static void submit(struct gk_session *session)
+{
+	struct gk_queue *queue = session->queue;
+	unsigned int i = session->first;
+	bool link;
+
+	/* A submit in between would cut the chain, and its second half overtake the first. */
+	gk_queue_reserve(queue, GK_CHAIN_SQES);
+	for (unsigned int j = i; j < session->n_chain; j++) {
+		session->chain[j].result = -ECANCELED;
+		session->chain[j].leader_result = 0;
+	}
 	gk_count(&queue->counters.sends, 1);
+	if (needs_bounce(&session->chain[i])) {
+		int r = submit_bounced(session, i);
+
+		/* In the middle of a request the stream has room for nothing else. */
+		if (r)
+			gk_session_fail(session, r, "the payload of a WRITE cannot be read");
+		return;
+	}
+	do {
+		/*
+		 * Only a send that the kernel repeats until it is whole may be followed by a link:
+		 * without MSG_WAITALL a short one counts as success.
+		 */
+		link = !session->no_wait_all && i + 1 < session->n_chain &&
+		       !needs_bounce(&session->chain[i + 1]);
+		int flags = MSG_NOSIGNAL | (link ? MSG_MORE | MSG_WAITALL : 0);
+
+		if (!session->chain[i].tag)
+			submit_message(session, i, flags, link);
+		else
+			submit_payload(session, i,
+				       flags | (session->no_wait_all ? 0 : MSG_WAITALL), link);
+		i++;
+	} while (link);
 }
 
 void gk_send_pump(struct gk_session *session)
 {
-	if (session->send_busy || !session->fifo || session->state != GK_SESSION_UP)
+	if (session->send_owed || !session->fifo || session->state != GK_SESSION_UP)
 		return;
-	assert(!session->sending && !session->send_left);
+	assert(!session->sending && !session->n_chain);
 	gather(session);
 	submit(session);
 }
@@ -109,6 +249,8 @@ static void finish(struct gk_session *session)
 {
 	struct gk_tag *tag = session->sending;
 
+	session->n_chain = 0;
+	session->first = 0;
 	session->sending = NULL;
 	while (tag) {
 		struct gk_tag *next = tag->next;
@@ -118,26 +260,86 @@ static void finish(struct gk_session *session)
 	}
 }
 
-void gk_send_done(struct gk_session *session, int res)
+static void advance(struct gk_session *session, struct gk_send_element *element, size_t sent)
 {
-	session->send_busy = false;
+	assert(sent <= element->left);
+	element->left -= sent;
+	if (element->tag) {
+		element->offset += (uint32_t)sent;
+		if (!needs_bounce(element))
+			gk_count(&session->queue->counters.bytes_direct, sent);
+	} else {
+		gk_iov_advance(&element->msg.msg_iov, &element->msg.msg_iovlen, sent);
+	}
+}
+
+/*
+ * Why an element is unfinished: 0 when it goes on from where it stopped, or -errno when the
+ * stream's position cannot be known or the socket is broken.
+ */
+static int judge(struct gk_session *session, struct gk_send_element *element, bool progress)
+{
+	int result = element->result;
+
+	for (unsigned int i = session->first + 1; i < session->n_chain; i++)
+		if (session->chain[i].result > 0)
+			return -EPROTO;
+	if (element->tag && !needs_bounce(element) && result <= 0 &&
+	    gk_lending_failed(element->leader_result, result)) {
+		element->tag->no_kernel_buffer = true;
+		gk_count(&session->queue->counters.fallbacks, 1);
+		return 0;
+	}
+	if (result > 0) {
+		gk_count(&session->queue->counters.partial_sends, 1);
+		return 0;
+	}
+	if (result == -EINTR || result == -EAGAIN)
+		return 0;
+	if (result == -ECANCELED && progress)
+		return 0;
+	return result ? result : -EPIPE;
+}
+
+/* The operation in flight has ended: take stock, and send what it left. */
+static void ended(struct gk_session *session)
+{
+	unsigned int before = session->first;
+	int r;
+
 	if (session->state == GK_SESSION_DRAINING) {
 		gk_session_drained(session);
 		return;
 	}
-	if (res == -EINTR || res == -EAGAIN)
-		res = 0;
-	else if (res <= 0) {
-		gk_session_fail(session, res ? res : -EPIPE, "sending failed");
-		return;
+	for (; session->first < session->n_chain; session->first++) {
+		struct gk_send_element *element = &session->chain[session->first];
+
+		if (element->result > 0)
+			advance(session, element, (size_t)element->result);
+		if (element->left)
+			break;
 	}
-	assert((size_t)res <= session->send_left);
-	session->send_left -= (size_t)res;
-	if (!session->send_left) {
+	if (session->first == session->n_chain) {
 		finish(session);
 		return;
 	}
-	gk_iov_advance(&session->send_msg.msg_iov, &session->send_msg.msg_iovlen, (size_t)res);
-	gk_count(&session->queue->counters.partial_sends, 1);
-	submit(session);
+	r = judge(session, &session->chain[session->first], session->first > before);
+	if (r)
+		gk_session_fail(session, r, "sending failed");
+	else
+		submit(session);
+}
+
+void gk_send_done(struct gk_session *session, unsigned int element, int res)
+{
+	session->chain[element].result = res;
+	if (!--session->send_owed)
+		ended(session);
+}
+
+void gk_send_leader_done(struct gk_session *session, unsigned int element, int res)
+{
+	session->chain[element].leader_result = res;
+	if (!--session->send_owed)
+		ended(session);
 }

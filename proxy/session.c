@@ -21,7 +21,8 @@ int gk_session_init(struct gk_session *session, struct gk_queue *queue, unsigned
 	session->headers = calloc(depth, sizeof(*session->headers));
 	session->iov = calloc(n_iov < 2 ? 2 : n_iov, sizeof(*session->iov));
 	session->staging = malloc(GK_STAGING_BYTES);
-	if (!session->headers || !session->iov || !session->staging) {
+	session->bounce = malloc(GK_BOUNCE_BYTES);
+	if (!session->headers || !session->iov || !session->staging || !session->bounce) {
 		gk_session_done(session);
 		return -ENOMEM;
 	}
@@ -35,6 +36,7 @@ void gk_session_done(struct gk_session *session)
 	free(session->headers);
 	free(session->iov);
 	free(session->staging);
+	free(session->bounce);
 	*session = (struct gk_session){.fd = -1};
 }
 
@@ -46,7 +48,8 @@ static void set_state(struct gk_session *session, enum gk_session_state state)
 void gk_session_up(struct gk_session *session, unsigned int id, int fd,
 		   const struct gk_session_facts *facts)
 {
-	assert(session->state == GK_SESSION_DEAD && !session->send_busy && !session->recv_busy);
+	assert(session->state == GK_SESSION_DEAD && !session->send_owed && !session->recv_busy &&
+	       !session->payload_owed);
 	session->id = id;
 	session->fd = fd;
 	session->structured = facts->structured;
@@ -55,7 +58,8 @@ void gk_session_up(struct gk_session *session, unsigned int id, int fd,
 	session->fifo = NULL;
 	session->fifo_tail = &session->fifo;
 	session->sending = NULL;
-	session->send_left = 0;
+	session->n_chain = 0;
+	session->first = 0;
 	session->in_flight = 0;
 	session->large_reads = 0;
 	session->rd = 0;
@@ -93,7 +97,7 @@ static void settle(struct gk_session *session)
 
 void gk_session_drained(struct gk_session *session)
 {
-	if (!session->send_busy && !session->recv_busy)
+	if (!session->send_owed && !session->recv_busy && !session->payload_owed)
 		settle(session);
 }
 
@@ -118,7 +122,7 @@ void gk_session_goodbye(struct gk_session *session)
 	if (session->state != GK_SESSION_UP)
 		return;
 	/* In the middle of a send operation the stream has no room for another request. */
-	if (!session->send_busy) {
+	if (!session->send_owed) {
 		gk_nbd_request_build(NBD_CMD_DISC, 0, 0, 0, 0, &disc);
 		(void)!send(session->fd, &disc, sizeof(disc), MSG_DONTWAIT | MSG_NOSIGNAL);
 	}

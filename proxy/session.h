@@ -11,6 +11,7 @@
 #ifndef GK_SESSION_H
 #define GK_SESSION_H
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -21,8 +22,24 @@
 
 enum gk_session_state { GK_SESSION_DEAD, GK_SESSION_UP, GK_SESSION_DRAINING };
 
+#define GK_CHAIN_ELEMENTS   8                       /* of one send operation */
+#define GK_CHAIN_SQES       (2 * GK_CHAIN_ELEMENTS) /* an element may need two */
+#define GK_BOUNCE_BYTES     (64 * 1024)
 #define GK_STAGING_BYTES    (256 * 1024)
 #define GK_LARGE_READ_BYTES (32 * 1024) /* from here on a copy out of staging costs more than it saves */
+
+/*
+ * A stretch of the stream that goes out as one link of the send operation's chain: gathered bytes
+ * of user memory, or payload in the kernel buffer of one tag.
+ */
+struct gk_send_element {
+	struct gk_tag *tag;   /* whose kernel buffer; NULL: user memory */
+	uint32_t offset;      /* of the first unsent byte within the tag's request */
+	size_t left;          /* bytes unsent */
+	struct msghdr msg;    /* user memory: iovecs from the first unsent byte on */
+	int result;           /* of its SEND */
+	int leader_result;    /* of the command that lent the buffer, where there is one */
+};
 
 struct gk_session {
 	struct gk_queue *queue;
@@ -33,7 +50,7 @@ struct gk_session {
 	bool structured;            /* negotiated */
 	bool df;                    /* structured, and the server takes NBD_CMD_FLAG_DF */
 	uint32_t max_payload;       /* the server's maximum, a multiple of its minimum */
-	int send_flags;             /* MSG_* beside MSG_NOSIGNAL */
+	bool no_wait_all;           /* for tests: no MSG_WAITALL, so no links either */
 	unsigned int in_flight;     /* tags given to it and not answered */
 	unsigned int large_reads;   /* of them, READs whose payload is better received directly */
 
@@ -42,25 +59,42 @@ struct gk_session {
 	struct gk_tag **fifo_tail;
 	struct gk_tag *sending;
 	struct nbd_request *headers; /* one per tag of an operation, adjacent */
-	struct iovec *iov;
-	struct iovec *iov_cursor;    /* first iovec with bytes unsent */
-	size_t send_left;            /* bytes */
-	struct msghdr send_msg;
-	bool send_busy;
+	struct iovec *iov;           /* of all elements, in their order */
+	struct gk_send_element chain[GK_CHAIN_ELEMENTS];
+	unsigned int n_chain;
+	unsigned int first;          /* element with bytes unsent */
+	unsigned int send_owed;      /* CQEs of the operation in flight; 0: none is */
+	uint8_t *bounce;             /* for payload whose buffer the kernel could not lend */
 
 	/* Receiving: staged bytes are [rd, wr); the payload of a READ may be on its way. */
 	uint8_t *staging;
 	size_t rd;
 	size_t wr;
 	struct gk_tag *rx_tag;       /* whose payload arrives; NULL: a header comes next */
-	uint8_t *rx_dst;
+	uint32_t rx_offset;          /* within its request, of the next byte */
 	uint32_t rx_left;            /* bytes of payload still to come */
 	bool rx_last;                /* the payload ends the reply */
 	struct iovec recv_iov[2];
 	struct msghdr recv_msg;
-	bool recv_direct;            /* the receive in flight writes to rx_dst first */
+	bool recv_direct;            /* the receive in flight writes to the tag's buffer first */
+	bool recv_linked;            /* it runs only when the payload before it is whole */
 	bool recv_busy;
+	unsigned int payload_owed;   /* CQEs of the receive into a kernel buffer; 0: none is */
+	int payload_result;
+	int payload_leader_result;
 };
+
+/*
+ * Whether a transfer moved nothing because the kernel did not lend the request's pages: the
+ * leader of its group failed, or the buffer is not there or not fit.
+ */
+static inline bool gk_lending_failed(int leader_result, int result)
+{
+	if (leader_result < 0)
+		return leader_result != -ECANCELED;
+	return result == -EFAULT || result == -EINVAL || result == -ENOMEM ||
+	       result == -EOPNOTSUPP;
+}
 
 /* What the handshake told, as far as the data path needs it. */
 struct gk_session_facts {

@@ -40,6 +40,10 @@ static json_t *counters_json(const struct gk_device *device)
 		{"receives", offsetof(struct gk_counters, receives)},
 		{"partial_receives", offsetof(struct gk_counters, partial_receives)},
 		{"staged_bytes", offsetof(struct gk_counters, staged_bytes)},
+		{"direct_sends", offsetof(struct gk_counters, direct_sends)},
+		{"direct_receives", offsetof(struct gk_counters, direct_receives)},
+		{"bytes_direct", offsetof(struct gk_counters, bytes_direct)},
+		{"fallbacks", offsetof(struct gk_counters, fallbacks)},
 		{"loops", offsetof(struct gk_counters, loops)},
 	};
 	json_t *json = json_object();
@@ -89,7 +93,7 @@ static json_t *device_json(const struct gk_device *device)
 	char path[32];
 
 	snprintf(path, sizeof(path), "/dev/ublkb%d", device->dev_id);
-	return json_pack("{s:s, s:s, s:s, s:I, s:i, s:b, s:s, s:s, s:s, s:i, s:i, s:o, s:o}",
+	return json_pack("{s:s, s:s, s:s, s:I, s:i, s:b, s:s, s:s, s:s, s:s, s:i, s:i, s:o, s:o}",
 			 "name", device->config->name,
 			 "state", up == device->n_connections ? "up" : up ? "degraded" : "dead",
 			 "path", path,
@@ -98,7 +102,8 @@ static json_t *device_json(const struct gk_device *device)
 			 "read_only", !!(device->plan.params.basic.attrs & UBLK_ATTR_READ_ONLY),
 			 "remote", device->config->remotes[0].text,
 			 "peer", device->peer,
-			 "data_path", "copy",
+			 "data_path", device->path->name,
+			 "data_path_why", device->path_why,
 			 "queues", (int)device->n_queues,
 			 "queue_depth", (int)device->config->queue_depth,
 			 "connections", connections,

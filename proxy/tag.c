@@ -17,6 +17,9 @@ void gk_tag_begin(struct gk_queue *queue, struct gk_tag *tag, uint16_t type, uin
 	tag->offset = offset;
 	tag->len = len;
 	tag->done = 0;
+	tag->direct = queue->path->kernel_buffers && len >= queue->threshold_bytes &&
+		      (type == NBD_CMD_READ || type == NBD_CMD_WRITE);
+	tag->no_kernel_buffer = false;
 	tag->sequence = queue->next_sequence++;
 	tag->begin_ns = queue->now_ns;
 }
@@ -28,6 +31,7 @@ void gk_tag_next_part(struct gk_tag *tag, uint32_t max_payload)
 
 	tag->part = has_payload && left > max_payload ? max_payload : left;
 	tag->filled = 0;
+	tag->tiling = 0;
 	tag->error = 0;
 	tag->error_chunks = 0;
 	tag->answered = false;

@@ -27,7 +27,7 @@ enum gk_tag_state { GK_TAG_IDLE, GK_TAG_QUEUED, GK_TAG_SENDING, GK_TAG_SENT };
 struct gk_tag {
 	struct gk_tag *next;        /* in the session's FIFO (QUEUED) or send operation (SENDING) */
 	struct gk_session *session; /* carries it; NULL when IDLE */
-	uint8_t *buf;               /* payload memory of max_io_bytes, for the queue's lifetime */
+	uint8_t *buf;               /* payload memory of the queue's buf_bytes, for its lifetime */
 	uint64_t offset;            /* bytes, of the whole request */
 	uint64_t sequence;          /* order of begin, for replay */
 	uint64_t begin_ns;
@@ -35,12 +35,15 @@ struct gk_tag {
 	uint32_t done;              /* bytes that the server has answered in earlier parts */
 	uint32_t part;              /* bytes of the part on the wire */
 	uint32_t filled;            /* structured READ: bytes of the part that chunks brought */
+	uint64_t tiling;            /* ... and whether they lie side by side: reply_header.c */
 	uint32_t generation;        /* of the cookie; changes with every request on the wire */
 	int error;                  /* 0 or -errno, what the server said of this part so far */
 	uint16_t id;
 	uint16_t type;              /* NBD_CMD_* */
 	uint16_t flags;             /* NBD_CMD_FLAG_* */
 	uint8_t error_chunks;       /* of this part, to bound what a server may send */
+	bool direct;                /* payload goes through the request's own pages, not buf */
+	bool no_kernel_buffer;      /* the kernel could not lend them for this request */
 	bool large_read;            /* counted in the session's large_reads */
 	bool answered;              /* outcome known; only ever seen set while SENDING */
 	enum gk_tag_state state;

@@ -16,13 +16,16 @@ static void command(struct gk_queue *queue, const struct gk_tag *tag, uint32_t o
 		.q_id = (uint16_t)queue->id,
 		.tag = tag->id,
 		.result = result,
-		.addr = (uintptr_t)tag->buf,
+		.addr = queue->path->kernel_buffers ? 0 : (uintptr_t)tag->buf,
 	};
 
 	sqe->opcode = IORING_OP_URING_CMD;
 	sqe->fd = uq->cdev_fd;
 	sqe->off = op; /* cmd_op, and its padding 0 */
 	memcpy(sqe->cmd, &cmd, sizeof(cmd));
+	/* Where the next request's pages are to be registered; no slot: the request is copied. */
+	if (queue->path->ublk_flags & UBLK_F_AUTO_BUF_REG)
+		sqe->addr = tag->id | (uint64_t)UBLK_AUTO_BUF_REG_FALLBACK << 16;
 }
 
 void gk_ublk_commit(struct gk_queue *queue, struct gk_tag *tag, int32_t result)

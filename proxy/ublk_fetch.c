@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * A request enters: the FETCH (or COMMIT_AND_FETCH) of a tag completed, its io descriptor says
- * what the kernel wants. In copy mode the payload of a WRITE is in the tag's buffer already.
+ * what the kernel wants.
  */
 #include <errno.h>
 #include <sys/mman.h>
@@ -95,5 +95,17 @@ void gk_ublk_fetch(struct gk_queue *queue, uint16_t tag_id, int res)
 		return;
 	}
 	gk_tag_begin(queue, tag, type, flags, iod->start_sector << 9, len);
+	if (iod->op_flags & UBLK_IO_F_NEED_REG_BUF) {
+		tag->no_kernel_buffer = true;
+		gk_count(&queue->counters.fallbacks, tag->direct);
+	}
+	/* Only the copy path finds the payload in the tag's buffer already. */
+	if (queue->path->kernel_buffers && type == NBD_CMD_WRITE && !tag->direct) {
+		r = queue->path->copy_in(queue, tag, tag->buf, 0, len);
+		if (r) {
+			gk_tag_end(queue, tag, r);
+			return;
+		}
+	}
 	gk_queue_submit(queue, tag);
 }

@@ -58,6 +58,9 @@ struct ublksrv_io_cmd {
 /* Our 6.12 series: lend the request's pages to the members of the SQE group that this command leads. */
 #define UBLK_U_IO_PROVIDE_IO_BUF       _IOWR('u', 0x60, struct ublksrv_io_cmd)
 
+/* UBLK_F_AUTO_BUF_REG: sqe->addr of FETCH and COMMIT is index | flags << 16. */
+#define UBLK_AUTO_BUF_REG_FALLBACK (1U << 0) /* no slot free: UBLK_IO_F_NEED_REG_BUF, not an error */
+
 #define UBLK_IO_RES_OK    0
 #define UBLK_IO_RES_ABORT (-ENODEV)
 

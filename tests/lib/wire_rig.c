@@ -19,6 +19,11 @@ bool rig_unavailable(void)
 	return false;
 }
 
+void rig_quiet(void)
+{
+	gk_log_set_level((enum gk_log_level)-1);
+}
+
 void rig_begin(struct rig *rig, const struct rig_options *options)
 {
 	struct gk_queue_params params;
@@ -92,8 +97,9 @@ void rig_turn(struct rig *rig)
 
 static bool unsent(const struct rig *rig)
 {
-	for (unsigned int i = 0; i < rig->options.sessions; i++)
-		if (rig->queue.sessions[i].send_busy || rig->queue.sessions[i].fifo)
+	for (unsigned int i = 0; i < rig->queue.depth; i++)
+		if (rig->queue.tags[i].state == GK_TAG_QUEUED ||
+		    rig->queue.tags[i].state == GK_TAG_SENDING)
 			return true;
 	return false;
 }

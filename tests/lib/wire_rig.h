@@ -39,6 +39,9 @@ struct rig {
 /* Prints why and returns true on a host without io_uring: main() then returns 77. */
 bool rig_unavailable(void);
 
+/* No more log lines, for tests in which connections die by the thousand. */
+void rig_quiet(void);
+
 /* Queue, ring and all sessions UP. */
 void rig_begin(struct rig *rig, const struct rig_options *options);
 
