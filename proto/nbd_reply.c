@@ -78,6 +78,9 @@ static int parse_chunk(const uint8_t *buf, size_t len, struct gk_nbd_reply *ret_
 	kind = chunk_kind(be16toh(header.type), be32toh(header.length));
 	if (kind < 0)
 		return kind;
+	/* "NONE: ... the flag DONE MUST be set": otherwise a server could send them for ever. */
+	if (kind == GK_NBD_REPLY_NONE && !(be16toh(header.flags) & NBD_REPLY_FLAG_DONE))
+		return -EPROTO;
 	*ret_reply = (struct gk_nbd_reply){
 		.kind = (enum gk_nbd_reply_kind)kind,
 		.cookie = be64toh(header.cookie),
@@ -86,9 +89,6 @@ static int parse_chunk(const uint8_t *buf, size_t len, struct gk_nbd_reply *ret_
 		.length = be32toh(header.length),
 		.header_size = sizeof(header),
 	};
-	/* "NONE: ... the flag DONE MUST be set": otherwise a server could send them for ever. */
-	if (kind == GK_NBD_REPLY_NONE && !ret_reply->done)
-		return -EPROTO;
 	return 1;
 }
 
