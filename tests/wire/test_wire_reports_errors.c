@@ -153,7 +153,7 @@ static void answer_before_reading(struct rig *rig, uint32_t error, int32_t resul
 		take_available(rig->peer[0], tag->buf, &taken);
 		if (!rig->front.slots[4].busy)
 			break;
-		assert_true(rig->queue.sessions[0].send_busy);
+		assert_int_equal(tag->state, GK_TAG_SENDING);
 		rig_turn(rig);
 	}
 	take_available(rig->peer[0], tag->buf, &taken);
