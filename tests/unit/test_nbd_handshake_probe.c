@@ -215,22 +215,61 @@ static void one_export_with_impossible_facts_does_not_hide_the_others(void **sta
 	forget(&s);
 }
 
+static void an_export_without_a_size_is_told_apart_from_the_one_before(void **state)
+{
+	struct script s = {0};
+	struct run r;
+
+	(void)state;
+	greet(&s, FIXED);
+	listed(&s, "sized", "");
+	listed(&s, "unsized", "");
+	final(&s, NBD_OPT_LIST, NBD_REP_ACK, NULL);
+	info_export(&s, NBD_OPT_INFO, SIZE, FLAGS);
+	final(&s, NBD_OPT_INFO, NBD_REP_ACK, NULL);
+	final(&s, NBD_OPT_INFO, NBD_REP_ACK, NULL);
+	start(&r, GK_NBD_HANDSHAKE_LIST, "", false);
+	assert_int_equal(play_all(&r, &s), 0);
+	assert_int_equal(r.h->list.exports[0].error, 0);
+	assert_int_equal(r.h->list.exports[1].error, -EPROTO);
+	end(&r);
+	forget(&s);
+}
+
+static void a_server_that_goes_down_in_mid_list_ends_the_probe(void **state)
+{
+	struct script s = {0};
+	struct run r;
+
+	(void)state;
+	greet(&s, FIXED);
+	listed(&s, "one", "");
+	listed(&s, "two", "");
+	final(&s, NBD_OPT_LIST, NBD_REP_ACK, NULL);
+	final(&s, NBD_OPT_INFO, NBD_REP_ERR_SHUTDOWN, NULL);
+	start(&r, GK_NBD_HANDSHAKE_LIST, "", false);
+	assert_int_equal(play_all(&r, &s), -ESHUTDOWN);
+	end(&r);
+	forget(&s);
+}
+
 static void a_list_entry_that_lies_about_its_name_ends_the_handshake(void **state)
 {
 	static const struct {
 		uint32_t len, name_len;
-		const char *name;
+		const char *name, *says;
 	} table[] = {
-		{3, 0, ""}, /* no room for the length of the name */
-		{6, 3, "ab"},
-		{4, UINT32_MAX, ""},
-		{4 + NBD_MAX_STRING + 1, NBD_MAX_STRING + 1, NULL},
-		{7, 3, "a\0b"},
+		{3, 0, "", "type 2 and 3 bytes"}, /* no room for the length of the name */
+		{6, 3, "ab", "name of 3 bytes"},
+		{4, UINT32_MAX, "", "name of 4294967295 bytes"},
+		{4 + NBD_MAX_STRING + 1, NBD_MAX_STRING + 1, NULL, "name of 4097 bytes"},
+		{7, 3, "a\0b", "zero byte"},
 	};
+	static char spaces[NBD_MAX_STRING + 1];
 
+	memset(spaces, ' ', sizeof(spaces));
 	(void)state;
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
-		static const char spaces[NBD_MAX_STRING + 1] = {' '};
 		struct script s = {0};
 		struct run r;
 		size_t start_of_entry;
@@ -246,6 +285,7 @@ static void a_list_entry_that_lies_about_its_name_ends_the_handshake(void **stat
 		s.n = start_of_entry + table[i].len;
 		start(&r, GK_NBD_HANDSHAKE_LIST, "", false);
 		assert_int_equal(play_all(&r, &s), -EPROTO);
+		assert_sentence(&r, table[i].says);
 		end(&r);
 		forget(&s);
 	}
@@ -371,6 +411,8 @@ int main(void)
 		cmocka_unit_test(without_info_a_single_export_is_asked_by_name_and_several_are_not),
 		cmocka_unit_test(info_about_an_unknown_export_fails_the_probe),
 		cmocka_unit_test(one_export_with_impossible_facts_does_not_hide_the_others),
+		cmocka_unit_test(an_export_without_a_size_is_told_apart_from_the_one_before),
+		cmocka_unit_test(a_server_that_goes_down_in_mid_list_ends_the_probe),
 		cmocka_unit_test(a_list_entry_that_lies_about_its_name_ends_the_handshake),
 		cmocka_unit_test(the_longest_export_name_is_sent_and_a_longer_one_refused),
 		cmocka_unit_test(a_handshake_cut_short_at_any_byte_does_not_finish),
