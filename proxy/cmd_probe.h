@@ -7,8 +7,8 @@
 #define GK_CMD_PROBE_H
 
 /*
- * argv[0] is "probe". Returns the exit status: 0; 1 the host cannot attach devices (no URI given), or
- * the server could not be asked; 2 usage.
+ * argv[0] is "probe". Returns the exit status: 0; 1 the host cannot attach devices (when no URI is
+ * given), or the server could not be asked; 2 usage.
  */
 int gk_cmd_probe(int argc, char **argv);
 

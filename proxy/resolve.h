@@ -28,10 +28,10 @@ struct gk_resolve_list {
 struct gk_resolve;
 
 /*
- * Starts to resolve. 0 with *ret_lookup NULL: it took no waiting (a Unix or vsock address, a numeric
- * host), *ret_list is filled. 0 with *ret_lookup: wait until gk_resolve_fd() is readable, then
- * gk_resolve_finish(). -errno with a reason in why (size bytes): -ENAMETOOLONG socket path too long,
- * -ENOMEM, -EAGAIN no thread. Any thread.
+ * Starts to resolve. 0 with *ret_lookup NULL: it took no waiting (a Unix or vsock address, a
+ * numeric host), *ret_list is filled. 0 with *ret_lookup: wait until gk_resolve_fd() is readable,
+ * then gk_resolve_finish(). -errno with a reason in why (size bytes): -ENAMETOOLONG socket path too
+ * long, -ENOMEM, -EAGAIN no thread. Any thread.
  */
 int gk_resolve_start(const struct gk_nbd_uri *uri, char *why, size_t why_size,
 		     struct gk_resolve_list *ret_list, struct gk_resolve **ret_lookup);
