@@ -81,21 +81,17 @@ const struct gk_config_key gk_config_device_keys[] = {
 static const struct {
 	const char *key;
 	const char *feature;
-	const char *also; /* a choice besides the default that works already */
 } missing[] = {
-	{"control.metrics", "the metrics endpoint", NULL},
-	{"remote[1]", "failover", NULL},
-	{"data_path", "zero copy", "copy"},
-	{"zero_copy_threshold", "zero copy", NULL},
-	{"send_zc", "zero copy", NULL},
-	{"request_timeout", "a time limit for requests", NULL},
-	{"reconnect_timeout", "reconnection", NULL},
-	{"unflushed", "reconnection", NULL},
-	{"fence", "reconnection", NULL},
-	{"fence_timeout", "reconnection", NULL},
-	{"on_exit", "keeping a device", NULL},
-	{"tls.", "TLS", NULL},
-	{"nbds", "TLS", NULL},
+	{"control.metrics", "the metrics endpoint"},
+	{"remote[1]", "failover"},
+	{"request_timeout", "a time limit for requests"},
+	{"reconnect_timeout", "reconnection"},
+	{"unflushed", "reconnection"},
+	{"fence", "reconnection"},
+	{"fence_timeout", "reconnection"},
+	{"on_exit", "keeping a device"},
+	{"tls.", "TLS"},
+	{"nbds", "TLS"},
 };
 
 struct value {
@@ -361,12 +357,9 @@ static bool is_available(const struct gk_config_key *key, const struct value *va
 	if (is_text(key) ? !strcmp(value->text, key->text_fallback)
 			 : value->number == key->fallback)
 		return true;
-	if (missing[i].also && !strcmp(key->choices[(int)value->number], missing[i].also))
-		return true;
 	say_default(key, standard, sizeof(standard));
-	snprintf(expected, size, "expected %s%s%s%s: %s is not available yet", standard,
-		 missing[i].also ? " or \"" : "", missing[i].also ? missing[i].also : "",
-		 missing[i].also ? "\"" : "", missing[i].feature);
+	snprintf(expected, size, "expected %s: %s is not available yet", standard,
+		 missing[i].feature);
 	return false;
 }
 

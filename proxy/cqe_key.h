@@ -11,7 +11,9 @@
 enum gk_cqe_kind {
 	GK_CQE_FRONT = 1, /* index: tag; the front's own command for it completed */
 	GK_CQE_SEND,         /* index: session, element: of its chain */
-	GK_CQE_SEND_LEADER,  /* the same: the command that lends the element its buffer */
+	GK_CQE_SEND_LEADER,  /* index: tag; the command that lends its buffer to a SEND */
+	GK_CQE_ZC_LEADER,    /* the same to a SEND_ZC */
+	GK_CQE_SEND_ZC,      /* index: tag; its zero-copy SEND, and the notification that follows */
 	GK_CQE_RECV,         /* index: session; into staging, or payload and staging */
 	GK_CQE_RECV_PAYLOAD, /* index: session; into a kernel buffer */
 	GK_CQE_RECV_LEADER,  /* index: session; the command that lends that buffer */

@@ -137,6 +137,8 @@ static int make_queues(struct gk_device *device, struct gk_dialled *dialled)
 	struct gk_session_facts facts = {
 		.structured = device->facts.structured,
 		.df = device->facts.flags & NBD_FLAG_SEND_DF,
+		.send_zc = device->config->send_zc &&
+			   device->config->remotes[0].transport == GK_TRANSPORT_TCP,
 		.max_payload = device->plan.max_payload,
 	};
 
@@ -276,6 +278,8 @@ static int dial(struct gk_device *device, int cancel_fd, unsigned int wanted,
 		.mode = GK_NBD_HANDSHAKE_GO,
 		.structured = config->structured_replies,
 		.connect_timeout_s = config->connect_timeout_s,
+		/* A dead peer must not keep the pages of requests for ever. */
+		.user_timeout_s = config->send_zc ? config->request_timeout_s : 0,
 		.cancel_fd = cancel_fd,
 	};
 	char why[GK_DIAL_WHY_BYTES];

@@ -77,7 +77,10 @@ void gk_queue_done(struct gk_queue *queue)
 
 int gk_queue_open(struct gk_queue *queue)
 {
-	/* A command per tag; per session a chain of sends, and a payload and a header to receive. */
+	/*
+	 * A command per tag; per session a chain of sends, and a payload and a header to receive.
+	 * The completion ring is twice as large, room for the notifications of SEND_ZC too.
+	 */
 	unsigned int per_session = GK_CHAIN_SQES + 3;
 	unsigned int entries = queue->depth + per_session * queue->n_sessions;
 	unsigned int flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
@@ -120,8 +123,10 @@ struct io_uring_sqe *gk_queue_sqe(struct gk_queue *queue, uint64_t key)
 	return sqe;
 }
 
-static void dispatch(struct gk_queue *queue, uint64_t key, int res)
+static void dispatch(struct gk_queue *queue, const struct io_uring_cqe *cqe)
 {
+	uint64_t key = cqe->user_data;
+	int res = cqe->res;
 	uint16_t index = gk_cqe_key_index(key);
 	unsigned int element = gk_cqe_key_element(key);
 
@@ -133,7 +138,13 @@ static void dispatch(struct gk_queue *queue, uint64_t key, int res)
 		gk_send_done(&queue->sessions[index], element, res);
 		break;
 	case GK_CQE_SEND_LEADER:
-		gk_send_leader_done(&queue->sessions[index], element, res);
+		gk_send_leader_done(queue, index, res);
+		break;
+	case GK_CQE_ZC_LEADER:
+		gk_send_zc_leader_done(queue, index, res);
+		break;
+	case GK_CQE_SEND_ZC:
+		gk_send_zc_done(queue, index, res, cqe->flags);
 		break;
 	case GK_CQE_RECV:
 		gk_recv_done(&queue->sessions[index], res);
@@ -174,7 +185,7 @@ int gk_queue_turn(struct gk_queue *queue)
 	gk_count(&queue->counters.loops, 1);
 	io_uring_for_each_cqe(&queue->ring, head, cqe)
 	{
-		dispatch(queue, cqe->user_data, cqe->res);
+		dispatch(queue, cqe);
 		n++;
 	}
 	io_uring_cq_advance(&queue->ring, n);

@@ -41,6 +41,8 @@ struct gk_counters {
 	uint64_t partial_receives; /* payloads that took more than one receive */
 	uint64_t staged_bytes;     /* payload that was copied from the staging buffer */
 	uint64_t direct_sends;     /* payloads sent from the request's own pages */
+	uint64_t zc_sends;         /* of them, by SEND_ZC */
+	uint64_t zc_copied;        /* of those, where the network had to copy after all */
 	uint64_t direct_receives;  /* payloads received into them */
 	uint64_t bytes_direct;     /* of both */
 	uint64_t fallbacks;        /* requests copied because the kernel could not lend its pages */

@@ -57,11 +57,15 @@ static struct io_uring_sqe *socket_sqe(struct gk_queue *queue, const struct gk_t
 {
 	struct io_uring_sqe *sqe = gk_queue_sqe(queue, transfer->key);
 
-	sqe->opcode = transfer->to_socket ? IORING_OP_SEND : IORING_OP_RECV;
+	sqe->opcode = !transfer->to_socket  ? IORING_OP_RECV
+		      : transfer->zero_copy ? IORING_OP_SEND_ZC
+					    : IORING_OP_SEND;
 	sqe->fd = transfer->fd;
 	sqe->addr = transfer->offset;
 	sqe->len = transfer->len;
 	sqe->msg_flags = (uint32_t)transfer->msg_flags;
+	if (transfer->to_socket && transfer->zero_copy)
+		sqe->ioprio = IORING_SEND_ZC_REPORT_USAGE;
 	return sqe;
 }
 
@@ -76,7 +80,7 @@ static void registered_transfer(struct gk_queue *queue, const struct gk_tag *tag
 {
 	struct io_uring_sqe *sqe = socket_sqe(queue, transfer);
 
-	sqe->ioprio = IORING_RECVSEND_FIXED_BUF;
+	sqe->ioprio |= IORING_RECVSEND_FIXED_BUF;
 	sqe->buf_index = tag->id;
 	if (transfer->link)
 		sqe->flags = IOSQE_IO_LINK;

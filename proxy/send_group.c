@@ -16,6 +16,7 @@
 #include <limits.h>
 
 #include "datapath.h"
+#include "gk_io_uring.h"
 #include "iov_cursor.h"
 #include "nbd_request.h"
 
@@ -138,21 +139,37 @@ static uint64_t key(const struct gk_session *session, enum gk_cqe_kind kind, uns
 	return gk_cqe_key_of_element(kind, (uint16_t)session->slot, index);
 }
 
+static bool wants_zero_copy(const struct gk_session *session, const struct gk_send_element *element)
+{
+	/* One at a time per tag: what a short one left goes as a plain SEND. */
+	return element->tag && session->send_zc && !element->tag->no_zc && !element->tag->lent &&
+	       !needs_bounce(element);
+}
+
 static void submit_payload(struct gk_session *session, unsigned int index, int msg_flags, bool link)
 {
 	struct gk_queue *queue = session->queue;
 	struct gk_send_element *element = &session->chain[index];
+	uint16_t tag_id = element->tag->id;
 	struct gk_transfer transfer = {
 		.fd = session->fd,
 		.offset = element->offset,
 		.len = (uint32_t)element->left,
 		.msg_flags = msg_flags,
 		.to_socket = true,
+		.zero_copy = wants_zero_copy(session, element),
 		.link = link,
 		.key = key(session, GK_CQE_SEND, index),
-		.leader_key = key(session, GK_CQE_SEND_LEADER, index),
+		.leader_key = gk_cqe_key(GK_CQE_SEND_LEADER, tag_id),
 	};
 
+	element->zero_copy = transfer.zero_copy;
+	/* Its notification may come when the chain is long another one: it is the tag's. */
+	if (transfer.zero_copy) {
+		transfer.key = gk_cqe_key(GK_CQE_SEND_ZC, tag_id);
+		transfer.leader_key = gk_cqe_key(GK_CQE_ZC_LEADER, tag_id);
+		gk_count(&queue->counters.zc_sends, 1);
+	}
 	queue->path->transfer(queue, element->tag, &transfer);
 	session->send_owed += queue->path->transfer_cqes;
 	gk_count(&queue->counters.direct_sends, 1);
@@ -195,6 +212,15 @@ static int submit_bounced(struct gk_session *session, unsigned int index)
 	return 0;
 }
 
+/*
+ * A group ends with the notification of its SEND_ZC, so a link behind it would wait until the peer
+ * has acknowledged the payload.
+ */
+static bool holds_up_links(const struct gk_session *session, const struct gk_send_element *element)
+{
+	return wants_zero_copy(session, element) && session->queue->path->transfer_cqes > 1;
+}
+
 /* Queues what is unsent of the operation as one chain, as far as it can be one. */
 static void submit(struct gk_session *session)
 {
@@ -223,7 +249,8 @@ static void submit(struct gk_session *session)
 		 * without MSG_WAITALL a short one counts as success.
 		 */
 		link = !session->no_wait_all && i + 1 < session->n_chain &&
-		       !needs_bounce(&session->chain[i + 1]);
+		       !needs_bounce(&session->chain[i + 1]) &&
+		       !holds_up_links(session, &session->chain[i]);
 		int flags = MSG_NOSIGNAL | (link ? MSG_MORE | MSG_WAITALL : 0);
 
 		if (!session->chain[i].tag)
@@ -284,6 +311,11 @@ static int judge(struct gk_session *session, struct gk_send_element *element, bo
 	for (unsigned int i = session->first + 1; i < session->n_chain; i++)
 		if (session->chain[i].result > 0)
 			return -EPROTO;
+	if (element->zero_copy && element->leader_result >= 0 &&
+	    (result == -EOPNOTSUPP || result == -ENOMEM || result == -ENOBUFS)) {
+		element->tag->no_zc = true;
+		return 0;
+	}
 	if (element->tag && !needs_bounce(element) && result <= 0 &&
 	    gk_lending_failed(element->leader_result, result)) {
 		element->tag->no_kernel_buffer = true;
@@ -337,9 +369,73 @@ void gk_send_done(struct gk_session *session, unsigned int element, int res)
 		ended(session);
 }
 
-void gk_send_leader_done(struct gk_session *session, unsigned int element, int res)
+/* The element of the operation in flight that sends this tag's payload. */
+static unsigned int element_of(const struct gk_session *session, const struct gk_tag *tag)
 {
-	session->chain[element].leader_result = res;
+	unsigned int i = session->first;
+
+	while (i < session->n_chain && session->chain[i].tag != tag)
+		i++;
+	assert(i < session->n_chain);
+	return i;
+}
+
+static void lend(struct gk_tag *tag)
+{
+	tag->lent++;
+	tag->session->lent++;
+}
+
+static void returned(struct gk_queue *queue, struct gk_tag *tag)
+{
+	struct gk_session *session = tag->session;
+
+	session->lent--;
+	gk_tag_returned(queue, tag);
+	if (session->state == GK_SESSION_DRAINING)
+		gk_session_drained(session);
+}
+
+void gk_send_leader_done(struct gk_queue *queue, uint16_t tag_id, int res)
+{
+	struct gk_tag *tag = &queue->tags[tag_id];
+	struct gk_session *session = tag->session;
+
+	session->chain[element_of(session, tag)].leader_result = res;
 	if (!--session->send_owed)
 		ended(session);
+}
+
+void gk_send_zc_leader_done(struct gk_queue *queue, uint16_t tag_id, int res)
+{
+	struct gk_tag *tag = &queue->tags[tag_id];
+
+	if (tag->leader_lent) {
+		tag->leader_lent = false;
+		returned(queue, tag);
+	} else {
+		gk_send_leader_done(queue, tag_id, res);
+	}
+}
+
+void gk_send_zc_done(struct gk_queue *queue, uint16_t tag_id, int res, uint32_t cqe_flags)
+{
+	struct gk_tag *tag = &queue->tags[tag_id];
+	struct gk_session *session = tag->session;
+
+	if (cqe_flags & IORING_CQE_F_NOTIF) {
+		if ((uint32_t)res & IORING_NOTIF_USAGE_ZC_COPIED)
+			gk_count(&queue->counters.zc_copied, 1);
+		returned(queue, tag);
+		return;
+	}
+	if (cqe_flags & IORING_CQE_F_MORE)
+		lend(tag);
+	/* The lending command ends with the notification; the stream need not wait for it. */
+	if (res > 0 && queue->path->transfer_cqes > 1) {
+		lend(tag);
+		tag->leader_lent = true;
+		session->send_owed--;
+	}
+	gk_send_done(session, element_of(session, tag), res);
 }

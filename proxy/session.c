@@ -45,6 +45,13 @@ static void set_state(struct gk_session *session, enum gk_session_state state)
 	__atomic_store_n(&session->state, state, __ATOMIC_RELAXED);
 }
 
+static void set_linger(const struct gk_session *session, bool reset)
+{
+	struct linger linger = {.l_onoff = reset, .l_linger = 0};
+
+	(void)setsockopt(session->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
 void gk_session_up(struct gk_session *session, unsigned int id, int fd,
 		   const struct gk_session_facts *facts)
 {
@@ -55,6 +62,13 @@ void gk_session_up(struct gk_session *session, unsigned int id, int fd,
 	session->structured = facts->structured;
 	session->df = facts->structured && facts->df;
 	session->max_payload = facts->max_payload;
+	session->send_zc = facts->send_zc;
+	/*
+	 * The network refers to the pages of requests until the peer has the bytes. Should this
+	 * process die, closing the socket must give them back, whatever the peer does.
+	 */
+	if (session->send_zc)
+		set_linger(session, true);
 	session->fifo = NULL;
 	session->fifo_tail = &session->fifo;
 	session->sending = NULL;
@@ -62,6 +76,8 @@ void gk_session_up(struct gk_session *session, unsigned int id, int fd,
 	session->first = 0;
 	session->in_flight = 0;
 	session->large_reads = 0;
+	session->lent = 0;
+	session->reset = false;
 	session->rd = 0;
 	session->wr = 0;
 	session->rx_tag = NULL;
@@ -95,10 +111,24 @@ static void settle(struct gk_session *session)
 	gk_session_settle_tags(queue, queue->settling, n);
 }
 
+/* Resets the connection: what is not acknowledged is dropped, and its pages come back. */
+static void reset(struct gk_session *session)
+{
+	struct sockaddr none = {.sa_family = AF_UNSPEC};
+
+	(void)connect(session->fd, &none, sizeof(none));
+}
+
 void gk_session_drained(struct gk_session *session)
 {
-	if (!session->send_owed && !session->recv_busy && !session->payload_owed)
+	if (session->send_owed || session->recv_busy || session->payload_owed)
+		return;
+	if (!session->lent) {
 		settle(session);
+	} else if (!session->reset) {
+		session->reset = true;
+		reset(session);
+	}
 }
 
 void gk_session_fail(struct gk_session *session, int error, const char *why)
@@ -121,6 +151,8 @@ void gk_session_goodbye(struct gk_session *session)
 
 	if (session->state != GK_SESSION_UP)
 		return;
+	if (session->send_zc)
+		set_linger(session, false);
 	/* In the middle of a send operation the stream has no room for another request. */
 	if (!session->send_owed) {
 		gk_nbd_request_build(NBD_CMD_DISC, 0, 0, 0, 0, &disc);

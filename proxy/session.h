@@ -39,6 +39,7 @@ struct gk_send_element {
 	struct msghdr msg;    /* user memory: iovecs from the first unsent byte on */
 	int result;           /* of its SEND */
 	int leader_result;    /* of the command that lent the buffer, where there is one */
+	bool zero_copy;       /* the SEND in flight is a SEND_ZC */
 };
 
 struct gk_session {
@@ -50,6 +51,9 @@ struct gk_session {
 	bool structured;            /* negotiated */
 	bool df;                    /* structured, and the server takes NBD_CMD_FLAG_DF */
 	uint32_t max_payload;       /* the server's maximum, a multiple of its minimum */
+	bool send_zc;               /* large payloads by SEND_ZC */
+	unsigned int lent;          /* sum of its tags' `lent` */
+	bool reset;                 /* DRAINING: has been reset to get those back */
 	bool no_wait_all;           /* for tests: no MSG_WAITALL, so no links either */
 	unsigned int in_flight;     /* tags given to it and not answered */
 	unsigned int large_reads;   /* of them, READs whose payload is better received directly */
@@ -100,6 +104,7 @@ static inline bool gk_lending_failed(int leader_result, int result)
 struct gk_session_facts {
 	bool structured;
 	bool df;
+	bool send_zc; /* configured, and the connection is TCP */
 	uint32_t max_payload;
 };
 

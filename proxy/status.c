@@ -41,6 +41,8 @@ static json_t *counters_json(const struct gk_device *device)
 		{"partial_receives", offsetof(struct gk_counters, partial_receives)},
 		{"staged_bytes", offsetof(struct gk_counters, staged_bytes)},
 		{"direct_sends", offsetof(struct gk_counters, direct_sends)},
+		{"zc_sends", offsetof(struct gk_counters, zc_sends)},
+		{"zc_copied", offsetof(struct gk_counters, zc_copied)},
 		{"direct_receives", offsetof(struct gk_counters, direct_receives)},
 		{"bytes_direct", offsetof(struct gk_counters, bytes_direct)},
 		{"fallbacks", offsetof(struct gk_counters, fallbacks)},

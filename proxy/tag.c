@@ -20,6 +20,7 @@ void gk_tag_begin(struct gk_queue *queue, struct gk_tag *tag, uint16_t type, uin
 	tag->direct = queue->path->kernel_buffers && len >= queue->threshold_bytes &&
 		      (type == NBD_CMD_READ || type == NBD_CMD_WRITE);
 	tag->no_kernel_buffer = false;
+	tag->no_zc = false;
 	tag->sequence = queue->next_sequence++;
 	tag->begin_ns = queue->now_ns;
 }
@@ -38,9 +39,12 @@ void gk_tag_next_part(struct gk_tag *tag, uint32_t max_payload)
 	tag->generation++;
 }
 
-/* The part's outcome is known and no send operation reads the slot. */
+/* Once the part's outcome is known and nothing reads the slot or its pages any more. */
 static void settle(struct gk_queue *queue, struct gk_tag *tag)
 {
+	if (!tag->answered || tag->state != GK_TAG_SENT || tag->lent)
+		return;
+	tag->answered = false;
 	if (tag->error) {
 		gk_tag_end(queue, tag, tag->error);
 		return;
@@ -63,18 +67,22 @@ void gk_tag_answer(struct gk_queue *queue, struct gk_tag *tag, int error)
 			       queue->dev_id, queue->id, tag->id, tag->session->id,
 			       gk_nbd_cmd_name(tag->type), (unsigned long long)tag->offset, tag->len,
 			       gk_strerror(error));
-	if (tag->state == GK_TAG_SENDING)
-		tag->answered = true;
-	else
-		settle(queue, tag);
+	tag->answered = true;
+	settle(queue, tag);
 }
 
 void gk_tag_sent(struct gk_queue *queue, struct gk_tag *tag)
 {
 	assert(tag->state == GK_TAG_SENDING);
 	tag->state = GK_TAG_SENT;
-	if (tag->answered)
-		settle(queue, tag);
+	settle(queue, tag);
+}
+
+void gk_tag_returned(struct gk_queue *queue, struct gk_tag *tag)
+{
+	assert(tag->lent);
+	tag->lent--;
+	settle(queue, tag);
 }
 
 void gk_tag_end(struct gk_queue *queue, struct gk_tag *tag, int32_t result)

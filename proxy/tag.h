@@ -11,7 +11,8 @@
  *
  * A server may answer while the request is still being sent (an error to a WRITE, say). The slot
  * then stays SENDING with `answered` set, because the send operation still reads its buffer, and
- * is settled when that operation ends.
+ * is settled when that operation ends. In the same way an answered slot stays SENT as long as the
+ * network still refers to its pages (`lent`, SEND_ZC).
  */
 #ifndef GK_TAG_H
 #define GK_TAG_H
@@ -45,7 +46,10 @@ struct gk_tag {
 	bool direct;                /* payload goes through the request's own pages, not buf */
 	bool no_kernel_buffer;      /* the kernel could not lend them for this request */
 	bool large_read;            /* counted in the session's large_reads */
-	bool answered;              /* outcome known; only ever seen set while SENDING */
+	uint8_t lent;               /* CQEs still owed for pages that the network refers to */
+	bool leader_lent;           /* one of them is the lending command's own */
+	bool no_zc;                 /* its pages cannot be sent without a copy */
+	bool answered;              /* outcome known, but the slot is SENDING or lent */
 	enum gk_tag_state state;
 };
 
@@ -67,6 +71,9 @@ void gk_tag_answer(struct gk_queue *queue, struct gk_tag *tag, int error);
 
 /* The send operation no longer reads the tag's header or buffer. May complete the tag. */
 void gk_tag_sent(struct gk_queue *queue, struct gk_tag *tag);
+
+/* The network gave pages back, or what else the slot was waiting for. May complete the tag. */
+void gk_tag_returned(struct gk_queue *queue, struct gk_tag *tag);
 
 /* Ends the request: bytes done or -errno go to the front, the slot is IDLE. Completes the tag. */
 void gk_tag_end(struct gk_queue *queue, struct gk_tag *tag, int32_t result);

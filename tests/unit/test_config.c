@@ -66,8 +66,9 @@ static void every_live_key_arrives(void **state)
 					     "{ socket = \"/c\"; metrics = \"\"; };\n"
 					     "devices = ( { name = \"a\"; remote = (\"nbd://h/\"); "
 					     "id = 7; queues = 2; queue_depth = 64;\n"
-					     "connections = 4; data_path = \"copy\"; read_only = "
-					     "true; structured_replies = true;\n"
+					     "connections = 4; data_path = \"registered\"; "
+					     "zero_copy_threshold = \"64K\"; send_zc = true; "
+					     "read_only = true; structured_replies = true;\n"
 					     "connect_timeout = 0.25; } );");
 	const struct gk_device_config *device = &config->devices[0];
 
@@ -79,7 +80,9 @@ static void every_live_key_arrives(void **state)
 	assert_int_equal(device->queues, 2);
 	assert_int_equal(device->queue_depth, 64);
 	assert_int_equal(device->connections, 4);
-	assert_int_equal(device->data_path, GK_PATH_COPY);
+	assert_int_equal(device->data_path, GK_PATH_REGISTERED);
+	assert_int_equal(device->zero_copy_threshold_bytes, 65536);
+	assert_true(device->send_zc);
 	assert_true(device->read_only);
 	assert_true(device->structured_replies);
 	assert_true(device->connect_timeout_s == 0.25);

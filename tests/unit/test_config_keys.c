@@ -175,22 +175,10 @@ static void a_bad_remote_is_named_with_the_reason(void **state)
 
 static void a_key_of_a_later_feature_takes_its_default_and_nothing_else(void **state)
 {
-	static const char zc[] = "zero copy is not available yet";
 	static const char reconnection[] = "reconnection is not available yet";
 	static const struct {
 		const char *standard, *other, *key, *expected, *feature;
 	} keys[] = {
-		{"data_path = \"auto\";", "data_path = \"group\";", "data_path",
-		 "\"auto\" or \"copy\"", zc},
-		{"data_path = \"copy\";", "data_path = \"registered\";", "data_path",
-		 "\"auto\" or \"copy\"", zc},
-		{"zero_copy_threshold = 32768;", "zero_copy_threshold = 0;", "zero_copy_threshold",
-		 "32768", zc},
-		{"zero_copy_threshold = \"32K\";", "zero_copy_threshold = \"32M\";",
-		 "zero_copy_threshold", "32768", zc},
-		{"zero_copy_threshold = \"32768\";", "zero_copy_threshold = \"0M\";",
-		 "zero_copy_threshold", "32768", zc},
-		{"send_zc = false;", "send_zc = true;", "send_zc", "false", zc},
 		{"request_timeout = 30.0;", "request_timeout = 29.9;", "request_timeout", "30",
 		 "a time limit for requests is not available yet"},
 		{"reconnect_timeout = 0;", "reconnect_timeout = 1;", "reconnect_timeout", "0",
