@@ -221,6 +221,7 @@ static void cancel_everything(unsigned int mode)
 				 (uintptr_t)&byte, 1, 0);
 	}
 	CHECK_EQ(ring_submit(&ring), 12);
+	ring_run(&ring);
 	sqe = ring_cancel(&ring, CANCEL, 0);
 	sqe->cancel_flags = IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL;
 	CHECK_EQ(ring_submit(&ring), 1);

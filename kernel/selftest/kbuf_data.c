@@ -253,16 +253,18 @@ static void windows_outside_the_buffer(void)
 			cases[i].res);
 		check_file(file, DATA, window.at, cases[i].res > 0 ? (size_t)cases[i].res : 0);
 
-		CHECK_EQ(run_member(&ring, provider, GKT_DIR_TAKE, IORING_OP_SEND, fds[0], window,
-				    0),
-			 cases[i].res);
+		if (cases[i].len <= INT32_MAX)
+			CHECK_EQ(run_member(&ring, provider, GKT_DIR_TAKE, IORING_OP_SEND, fds[0],
+					    window, 0),
+				 cases[i].res);
 		if (cases[i].res > 0)
 			peer_join(peer_read(fds[1], DATA, window.at, (size_t)cases[i].res));
 
 		if (cases[i].res < 0) {
-			CHECK_EQ(run_member(&ring, provider, GKT_DIR_FILL, IORING_OP_RECV, fds[0],
-					    window, 0),
-				 cases[i].res);
+			if (cases[i].len <= INT32_MAX)
+				CHECK_EQ(run_member(&ring, provider, GKT_DIR_FILL, IORING_OP_RECV,
+						    fds[0], window, 0),
+					 cases[i].res);
 			CHECK_EQ(run_member(&ring, provider, GKT_DIR_FILL, IORING_OP_READ, file,
 					    window, 0),
 				 cases[i].res);

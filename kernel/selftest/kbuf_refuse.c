@@ -53,11 +53,9 @@ static void wrong_direction(struct ring *ring, int provider, uint8_t flags)
 	ring_msg(ring, IORING_OP_RECV, 4, KBUF | GROUP | flags, fds[0], 0, SIZE, 0);
 	ring_rw(ring, IORING_OP_READ, 5, KBUF | flags, file, 0, SIZE, 0);
 	CHECK_EQ(ring_submit(ring), 7);
-	ring_reap(ring, &events, 7);
-	for (uint64_t i = 1; i <= 5; i++) {
+	ring_reap_ended(ring, &events, 7);
+	for (uint64_t i = 1; i <= 5; i++)
 		CHECK_EQ(log_res(&events, i), -EINVAL);
-		CHECK_EQ(events.cqe[log_index(&events, i)].flags & IORING_CQE_F_MORE, 0);
-	}
 	CHECK_EQ(log_res(&events, LEADER), SIZE);
 	CHECK_EQ(log_res(&events, LEADER + 1), SIZE);
 	ring_check_quiet(ring);
@@ -277,18 +275,21 @@ static void unused_and_mixed(void)
 static int lend_badly(struct ring *ring, int provider, uint8_t bad, uint16_t flags,
 		      uint8_t sqe_flags)
 {
+	int zero = (int)CHECK_SYS(open("/dev/zero", O_RDONLY | O_CLOEXEC));
 	struct gkt_cmd *cmd;
 
 	events.count = 0;
 	cmd = prov_lend(ring, LEADER, GROUP | sqe_flags, provider, GKT_DIR_FILL);
 	cmd->bad = bad;
 	cmd->flags = flags;
-	ring_rw(ring, IORING_OP_READ, 1, KBUF | GROUP, 0, 0, 64, 0);
+	ring_rw(ring, IORING_OP_READ, 1, KBUF | GROUP, zero, 0, 64, 0);
 	ring_nop(ring, 2, 0);
 	CHECK_EQ(ring_submit(ring), 3);
 	ring_reap(ring, &events, 3);
 	CHECK_EQ(log_index(&events, LEADER), 2);
+	CHECK_EQ(log_res(&events, 1), log_res(&events, LEADER) < 0 ? -ECANCELED : 64);
 	CHECK_EQ(log_res(&events, 2), log_res(&events, LEADER) < 0 ? -ECANCELED : 0);
+	close(zero);
 	return log_res(&events, LEADER);
 }
 
@@ -303,7 +304,6 @@ static void bad_descriptors_are_refused(void)
 
 		if (res != -EINVAL)
 			FAIL("bad descriptor %d: %d", bad, res);
-		CHECK_EQ(log_res(&events, 1), -ECANCELED);
 		CHECK_EQ(prov_stats(provider).refused, bad);
 	}
 	prov_check_returned(provider, 0);
@@ -319,7 +319,7 @@ static void providing_twice_is_refused(void)
 	ring_open(&ring, 16, 0);
 	CHECK_EQ(lend_badly(&ring, provider, 0, GKT_F_TWICE, 0), SIZE);
 	CHECK_EQ(prov_stats(provider).refused, 1);
-	CHECK_EQ(prov_stats(provider).last_refusal, -EINVAL);
+	CHECK_EQ(prov_stats(provider).last_refusal, -EBUSY);
 	prov_check_returned(provider, 1);
 	ring_close(&ring);
 }
@@ -369,7 +369,6 @@ static void leader_that_fails_after_providing(void)
 
 	ring_open(&ring, 16, 0);
 	CHECK_EQ(lend_badly(&ring, provider, 0, GKT_F_FAIL, 0), -EIO);
-	CHECK_EQ(log_res(&events, 1), -ECANCELED);
 	prov_check_returned(provider, 1);
 	prov_check_pattern(provider, OLD, 0, 0, SIZE);
 	ring_close(&ring);

@@ -89,6 +89,7 @@ static void several_zero_copy_members(void)
 			sqe->ioprio = IORING_SEND_ZC_REPORT_USAGE;
 		}
 		CHECK_EQ(ring_submit(&ring), 4);
+		ring_run(&ring);
 		for (uint64_t i = 0; i < 3; i++)
 			peer_join(peer_read(fds[i][1], DATA, 1000 * i, SIZE / 4));
 		ring_reap(&ring, &events, 7);
@@ -155,10 +156,7 @@ static void failing_zero_copy_members(void)
 	ring_msg(&ring, IORING_OP_SEND_ZC, 2, KBUF | GROUP, fds[0], 0, SIZE, MSG_NOSIGNAL);
 	ring_msg(&ring, IORING_OP_SEND_ZC, 3, KBUF, fds[0], 1, SIZE, 0);
 	CHECK_EQ(ring_submit(&ring), 4);
-	/* A failed SEND_ZC may or may not have a notification; its first CQE says so. */
-	do
-		ring_reap(&ring, &events, 1);
-	while (events.cqe[events.count - 1].user_data != LEADER);
+	ring_reap_ended(&ring, &events, 4);
 	CHECK_EQ(log_res(&events, 1), -EOPNOTSUPP);
 	CHECK_EQ(log_res(&events, 2), -EPIPE);
 	CHECK_EQ(log_res(&events, 3), -EFAULT);
@@ -209,9 +207,7 @@ static void zero_copy_from(uint16_t kind, uint16_t order, int zc_res)
 	prov_lend(&ring, LEADER, GROUP, provider, GKT_DIR_TAKE);
 	ring_msg(&ring, IORING_OP_SEND_ZC, 1, KBUF, fds[0], 0, 7096, MSG_WAITALL);
 	CHECK_EQ(ring_submit(&ring), 2);
-	do
-		ring_reap(&ring, &events, 1);
-	while (events.cqe[events.count - 1].user_data != LEADER);
+	ring_reap_ended(&ring, &events, 2);
 	CHECK_EQ(log_res(&events, 1), zc_res);
 	prov_check_returned(provider, 1);
 	if (zc_res > 0)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 #include "prov.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -130,7 +131,13 @@ void prov_wait(int fd, unsigned int what, unsigned int count)
 		.timeout_ms = (uint32_t)tap_patience_ms(),
 	};
 
-	CHECK_SYS(ioctl(fd, GKT_IOC_WAIT, &wait));
+	int r;
+
+	/* Task work of a ring of ours interrupts. */
+	do
+		r = ioctl(fd, GKT_IOC_WAIT, &wait);
+	while (r < 0 && errno == EINTR);
+	CHECK_SYS(r);
 }
 
 int prov_go(int fd, unsigned int count)

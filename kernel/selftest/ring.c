@@ -263,6 +263,20 @@ void ring_reap(struct ring *ring, struct ring_log *log, int count)
 	}
 }
 
+void ring_reap_ended(struct ring *ring, struct ring_log *log, int count)
+{
+	while (count > 0) {
+		ring_reap(ring, log, 1);
+		if (!(log->cqe[log->count - 1].flags & IORING_CQE_F_MORE))
+			count--;
+	}
+}
+
+void ring_run(struct ring *ring)
+{
+	CHECK_EQ(sys_enter(ring, 0, 0, IORING_ENTER_GETEVENTS, 0), 0);
+}
+
 void ring_check_quiet(struct ring *ring)
 {
 	struct ring_cqe cqe;

@@ -79,6 +79,10 @@ bool ring_peek(struct ring *ring, struct ring_cqe *ret_cqe);
 bool ring_wait(struct ring *ring, struct ring_cqe *ret_cqe, int timeout_ms);
 /* Appends exactly count completions to the log. */
 void ring_reap(struct ring *ring, struct ring_log *log, int count);
+/* The same until count requests have ended: a SEND_ZC ends with its notification. */
+void ring_reap_ended(struct ring *ring, struct ring_log *log, int count);
+/* Runs what the kernel has ready for this ring; with DEFER_TASKRUN nothing else does. */
+void ring_run(struct ring *ring);
 /* Fails if there is a completion that nobody expects; a NOP goes through the ring to find out. */
 void ring_check_quiet(struct ring *ring);
 
