@@ -74,8 +74,8 @@ void gk_ublk_fetch(struct gk_queue *queue, uint16_t tag_id, int res)
 	const struct gk_ublk_queue *uq = queue->front_data;
 	const struct ublksrv_io_desc *iod = &uq->iods[tag_id];
 	struct gk_tag *tag = &queue->tags[tag_id];
-	uint16_t type;
-	uint16_t flags;
+	uint16_t type = 0;
+	uint16_t flags = 0;
 	uint32_t len;
 	int r;
 
