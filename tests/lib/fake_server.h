@@ -50,6 +50,9 @@ struct fake_request {
 	uint32_t length;
 };
 
+/* Reads the header of a request, sizeof(struct nbd_request) bytes. */
+struct fake_request fake_parse(const uint8_t *bytes);
+
 /* Takes the header of the next request; false when the client has closed before it. */
 bool fake_take(int fd, struct fake_request *ret_request);
 

@@ -35,8 +35,9 @@ int mem_front_init(struct mem_front *front, unsigned int depth);
 void mem_front_done(struct mem_front *front);
 
 /*
- * Hands in one request, as on the wire; lengths in bytes. The slot must not be busy; for a WRITE
- * the payload is in queue->tags[tag].buf already. May end it before it returns.
+ * Hands in one request, as on the wire; lengths in bytes. The slot must not be busy and its last
+ * end must have been fetched; for a WRITE the payload is in queue->tags[tag].buf already. May end
+ * it before it returns.
  */
 void mem_front_submit(struct gk_queue *queue, uint16_t tag, uint16_t type, uint16_t flags,
 		      uint64_t offset, uint32_t len);
