@@ -207,11 +207,11 @@ check_fragments()
 	[[ $lost -eq 0 ]] || die "the configuration fragment does not fit $package $source"
 }
 
-# Of several lines about one symbol the last one holds.
+# Of several lines about one symbol, and of several members of a choice, the last one holds.
 merge_fragments()
 {
 	cat "$objects/.config" "${fragments[@]}" | tac |
-		awk 'match($0, /CONFIG_[A-Za-z0-9_]+/) && !seen[substr($0, RSTART, RLENGTH)]++'
+		awk 'match($0, /CONFIG_[A-Za-z0-9_]+/) && !seen[substr($0, RSTART, RLENGTH)]++' | tac
 }
 
 configure_small()
