@@ -43,8 +43,12 @@ void rig_begin(struct rig *rig, const struct rig_options *options)
 		.depth = rig->options.depth,
 		.n_sessions = rig->options.sessions,
 		.max_io_bytes = rig->options.max_io_bytes,
+		.path = rig->options.path,
+		.threshold_bytes = rig->options.threshold_bytes,
 	};
-	assert_int_equal(mem_front_init(&rig->front, rig->options.depth), 0);
+	assert_int_equal(mem_front_init(&rig->front, rig->options.depth, rig->options.max_io_bytes),
+			 0);
+	rig->front.lend_fails_every = rig->options.lend_fails_every;
 	assert_int_equal(gk_queue_init(&rig->queue, &params), 0);
 	assert_int_equal(gk_queue_open(&rig->queue), 0);
 	assert_int_equal(rig->queue.front->start(&rig->queue), 0);
@@ -81,6 +85,7 @@ void rig_connect(struct rig *rig, unsigned int session)
 	rig_close_peer(rig, session);
 	rig->peer[session] = fds[1];
 	gk_session_up(&rig->queue.sessions[session], session, fds[0], &facts);
+	rig->queue.sessions[session].no_wait_all = rig->options.no_wait_all;
 }
 
 void rig_close_peer(struct rig *rig, unsigned int session)
@@ -167,7 +172,7 @@ void rig_in_step(struct rig *rig, unsigned int session, uint16_t tag)
 	uint8_t content[512];
 
 	rig_pattern(content, 4096, sizeof(content), tag);
-	memset(rig->queue.tags[tag].buf, 0, sizeof(content));
+	memset(mem_front_data(&rig->queue, tag), 0, sizeof(content));
 	if (rig->options.structured) {
 		fake_put_data(&reply, NBD_REPLY_FLAG_DONE, request.cookie, 4096, content,
 			      sizeof(content));
@@ -178,7 +183,7 @@ void rig_in_step(struct rig *rig, unsigned int session, uint16_t tag)
 	rig_say(rig, session, &reply);
 	fake_bytes_done(&reply);
 	assert_int_equal(rig_result(rig, tag), 512);
-	assert_memory_equal(rig->queue.tags[tag].buf, content, sizeof(content));
+	assert_memory_equal(mem_front_data(&rig->queue, tag), content, sizeof(content));
 	assert_int_equal(rig->queue.sessions[session].state, GK_SESSION_UP);
 }
 

@@ -27,6 +27,10 @@ struct rig_options {
 	int sndbuf_bytes;       /* SO_SNDBUF of our end; 0: the system's */
 	bool structured;
 	bool df;
+	const struct gk_path *path;     /* NULL: copy */
+	uint32_t threshold_bytes;       /* of a mem_path */
+	unsigned int lend_fails_every;  /* of a mem_path, see struct mem_front */
+	bool no_wait_all;               /* see struct gk_session */
 };
 
 struct rig {

@@ -36,7 +36,7 @@ static int set_up(void **state)
 	struct gk_session_facts facts = {.max_payload = MAX};
 	int fds[2];
 
-	if (mem_front_init(&f.front, 4) || gk_queue_init(&f.queue, &params) ||
+	if (mem_front_init(&f.front, 4, 0) || gk_queue_init(&f.queue, &params) ||
 	    socketpair(AF_UNIX, SOCK_STREAM, 0, fds))
 		return -1;
 	gk_session_up(&f.queue.sessions[0], 0, fds[0], &facts);
