@@ -155,14 +155,18 @@ static void cancel(struct worker *w, unsigned int flags)
 
 static void settle(struct worker *w)
 {
+	uint64_t end = tap_now_ms() + (uint64_t)tap_patience_ms();
 	struct ring_cqe cqe;
 
 	while (w->outstanding > 0) {
+		if (tap_now_ms() > end)
+			FAIL("%u requests cannot be cancelled", w->outstanding);
 		drain_sockets(w);
 		if (one_in(2))
-			net_write(w->unix_fds[choose(2)], "some data", 9);
+			send(w->unix_fds[choose(2)], "some data", 9, MSG_DONTWAIT);
 		cancel(w, IORING_ASYNC_CANCEL_ANY | IORING_ASYNC_CANCEL_ALL);
 		CHECK_EQ(ring_submit(&w->ring), 1);
+		ring_run(&w->ring);
 		CHECK(ring_wait(&w->ring, &cqe, tap_patience_ms()));
 		do
 			take(w, &cqe);

@@ -40,7 +40,7 @@ void net_tcp_pair(int ret_fds[2], int sndbuf, int rcvbuf)
 	ret_fds[0] = (int)CHECK_SYS(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
 	/* Buffer sizes have to be there before the connection, for the window to follow them. */
 	if (sndbuf)
-		set_int(ret_fds[0], SOL_SOCKET, SO_SNDBUF, sndbuf);
+		set_int(ret_fds[0], SOL_SOCKET, SO_SNDBUFFORCE, sndbuf);
 	if (rcvbuf)
 		set_int(listener, SOL_SOCKET, SO_RCVBUF, rcvbuf);
 	CHECK_SYS(bind(listener, (struct sockaddr *)&addr, sizeof(addr)));

@@ -30,8 +30,8 @@ run_program()
 {
 	local name=$1 status=0 bad
 	echo "# $name"
-	timeout -k 30 "$limit_s" "$here/$name" >"$output" 2>&1 || status=$?
-	cat "$output"
+	timeout -k 30 "$limit_s" "$here/$name" 2>&1 | tee "$output"
+	status=${PIPESTATUS[0]}
 	passed=$((passed + $(grep -E '^ok ' "$output" | grep -cv '# SKIP')))
 	skipped=$((skipped + $(grep -cE '^ok .*# SKIP' "$output")))
 	bad=$(grep -cE '^not ok ' "$output")
@@ -52,7 +52,6 @@ if [[ $# -eq 0 ]]; then
 	mapfile -t programs <"$here/programs"
 	set -- "${programs[@]}"
 fi
-echo 120 >/proc/sys/kernel/hung_task_timeout_secs 2>/dev/null || true
 take_kernel_log
 for program; do
 	# grep -c fails when it counts nothing.

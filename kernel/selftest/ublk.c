@@ -89,7 +89,7 @@ void ublk_add(struct ublk_dev *dev, uint64_t flags, unsigned int depth, uint64_t
 {
 	struct ublk_params params = {
 		.len = sizeof(params),
-		.types = UBLK_PARAM_TYPE_BASIC,
+		.types = UBLK_PARAM_TYPE_BASIC | UBLK_PARAM_TYPE_DISCARD,
 		.basic =
 			{
 				.attrs = UBLK_ATTR_VOLATILE_CACHE,
@@ -102,6 +102,12 @@ void ublk_add(struct ublk_dev *dev, uint64_t flags, unsigned int depth, uint64_t
 			},
 	};
 
+	params.discard = (struct ublk_param_discard){
+		.discard_granularity = 4096,
+		.max_discard_sectors = 2048,
+		.max_write_zeroes_sectors = 2048,
+		.max_discard_segments = 1,
+	};
 	CHECK_EQ(ublk_try_add(dev, flags, depth), 0);
 	CHECK_EQ(dev->flags & flags, flags);
 	dev->bytes = bytes;

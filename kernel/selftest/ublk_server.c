@@ -122,6 +122,12 @@ void ublk_loop_request(struct ublk_server *server, unsigned int tag)
 		ring_rw(&server->ring, IORING_OP_FSYNC, ublk_key(UBLK_KIND_MEMBER, tag), 0,
 			server->file, 0, 0, 0);
 		break;
+	case UBLK_IO_OP_DISCARD:
+	case UBLK_IO_OP_WRITE_ZEROES:
+		CHECK_SYS(fallocate(server->file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+				    (off_t)offset, len));
+		ublk_server_commit(server, tag, 0);
+		break;
 	default:
 		ublk_server_commit(server, tag, -EOPNOTSUPP);
 	}
