@@ -189,6 +189,14 @@ void rig_in_step(struct rig *rig, unsigned int session, uint16_t tag)
 
 void rig_pattern(uint8_t *buf, uint64_t offset, size_t len, unsigned int salt)
 {
-	for (size_t i = 0; i < len; i++)
-		buf[i] = (uint8_t)((offset + i) % 251 + (offset + i) / 251 * 7 + salt * 31);
+	for (size_t i = 0; i < len;) {
+		uint64_t word = (offset + i) / 8 * UINT64_C(0x9e3779b97f4a7c15) +
+				(salt + 1) * UINT64_C(0xd1b54a32d192ed03);
+		size_t skip = (offset + i) % 8;
+		size_t n = 8 - skip < len - i ? 8 - skip : len - i;
+
+		word ^= word >> 29;
+		memcpy(buf + i, (uint8_t *)&word + skip, n);
+		i += n;
+	}
 }

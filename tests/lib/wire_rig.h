@@ -82,7 +82,7 @@ void rig_wait_dead(struct rig *rig, unsigned int session);
 /* A READ of 512 bytes on this session succeeds with the right bytes: its stream is in step. */
 void rig_in_step(struct rig *rig, unsigned int session, uint16_t tag);
 
-/* Bytes that depend on where they stand and on salt, and repeat at no power of two. */
+/* Bytes that depend on where they stand and on salt. */
 void rig_pattern(uint8_t *buf, uint64_t offset, size_t len, unsigned int salt);
 
 #endif
