@@ -117,9 +117,13 @@ stop_server() {
 # ---- gkproxy ----
 
 # one_device [KEY=VALUE]...: writes a configuration with one device, vol0, at $uri. Values as in libconfig.
+# $GK_DATA_PATH is the data path of devices that do not ask for one.
 one_device() {
 	local setting
 
+	if [ -n "${GK_DATA_PATH:-}" ] && [[ " $*" != *" data_path="* ]]; then
+		set -- "$@" "data_path=\"$GK_DATA_PATH\""
+	fi
 	{
 		echo "devices = ( { name = \"vol0\"; id = 0; remote = \"$uri\";"
 		[ $# = 0 ] || for setting; do
