@@ -121,12 +121,13 @@ static void refusing_request(struct ublk_server *server, unsigned int tag)
 	} else {
 		CHECK_EQ(try_provide(server, cmd, GROUP), -EINVAL);
 	}
-	/* The commit gives the tag back, and then it is not the server's to lend. */
+	order->done++;
 	ublk_server_commit(server, tag, (int)(server->iods[tag].nr_sectors << 9));
 	CHECK_EQ(ring_submit(&server->ring), 1);
-	CHECK_EQ(try_provide(server, cmd, GROUP),
-		 server->dev->flags & UBLK_F_GROUP_KBUF ? -EBUSY : -EOPNOTSUPP);
-	order->done++;
+	/* The tag is given back. (There is no other request that could be in it after the write.)
+	 */
+	if (op == UBLK_IO_OP_WRITE && server->dev->flags & UBLK_F_GROUP_KBUF)
+		CHECK_EQ(try_provide(server, cmd, GROUP), -EBUSY);
 }
 
 /* Without groups: the partition scan and the like are answered with nothing. */

@@ -142,12 +142,16 @@ static void kill_server(pid_t server)
 	CHECK_SYS(waitpid(server, NULL, 0));
 }
 
+static bool started; /* START_USER_RECOVERY was successful already */
+
 /* START_USER_RECOVERY says -EBUSY as long as something holds the old server's device open. */
 static void start_recovery(struct ublk_dev *dev)
 {
 	uint64_t end = tap_now_ms() + (uint64_t)tap_patience_ms();
 	int r;
 
+	if (started)
+		return;
 	while ((r = ublk_control(dev, UBLK_U_CMD_START_USER_RECOVERY, 0)) == -EBUSY) {
 		CHECK(tap_now_ms() < end);
 		sched_yield();
@@ -243,6 +247,25 @@ static void check_nothing_spins(void)
 	CHECK(used < 1.5);
 }
 
+/*
+ * Neither gone nor spinning, until the peer ends it. The driver waits for the request with its lock
+ * held, so START_USER_RECOVERY says -EBUSY or nothing.
+ */
+static void wait_for_the_peer(struct ublk_dev *dev, int peer)
+{
+	struct ring_cqe cqe;
+	bool answered;
+
+	ublk_control_begin(dev, UBLK_U_CMD_START_USER_RECOVERY, 0);
+	check_nothing_spins();
+	answered = ring_peek(&dev->ctrl, &cqe);
+	if (answered)
+		CHECK_EQ(cqe.res, -EBUSY);
+	net_reset(peer);
+	if (!answered)
+		started = ublk_control_end(dev) == 0;
+}
+
 enum remedy { LINGER, USER_TIMEOUT, NONE };
 
 /* The peer does not read, so its window is closed and our pages stay in the send queue. */
@@ -272,13 +295,8 @@ static void killed_while_sending_zero_copy(enum remedy remedy)
 	wait_parked(stage);
 	kill_server(server);
 	start = tap_now_ms();
-	if (remedy == NONE) {
-		/* Neither gone nor spinning, until the peer ends it. */
-		CHECK_EQ(ublk_control(&dev, UBLK_U_CMD_START_USER_RECOVERY, 0), -EBUSY);
-		check_nothing_spins();
-		CHECK_EQ(ublk_control(&dev, UBLK_U_CMD_START_USER_RECOVERY, 0), -EBUSY);
-		net_reset(fds[1]);
-	}
+	if (remedy == NONE)
+		wait_for_the_peer(&dev, fds[1]);
 	server = recover(&dev, stage);
 	tap_note("recovery could start after %llu ms", (unsigned long long)(tap_now_ms() - start));
 	peer_join(writer);
