@@ -323,7 +323,9 @@ static int judge(struct gk_session *session, struct gk_send_element *element, bo
 		return 0;
 	}
 	if (result > 0) {
-		gk_count(&session->queue->counters.partial_sends, 1);
+		/* A stretch that was copied and has left whole is followed by the next one. */
+		if (!needs_bounce(element) || result < GK_BOUNCE_BYTES)
+			gk_count(&session->queue->counters.partial_sends, 1);
 		return 0;
 	}
 	if (result == -EINTR || result == -EAGAIN)
