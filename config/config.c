@@ -132,10 +132,6 @@ static void read_remotes(struct reader *reader, const struct gk_config_key *key,
 			key->min, key->max);
 		return;
 	}
-	if (n > 1 && gk_config_keys_missing("remote[1]"))
-		mistake(reader, line_of(setting), path,
-			"expected a single URI: %s is not available yet",
-			gk_config_keys_missing("remote[1]"));
 	remotes = calloc((size_t)n, sizeof(*remotes));
 	if (!remotes) {
 		reader->no_memory = true;

@@ -75,20 +75,13 @@ const struct gk_config_key gk_config_device_keys[] = {
 
 /*
  * Keys that take only their default until the feature is there; the issue that brings it deletes
- * the row. "tls." stands for all keys of that group, "nbds" for the URI schemes with TLS,
- * "remote[1]" for a second remote.
+ * the row. "tls." stands for all keys of that group, "nbds" for the URI schemes with TLS.
  */
 static const struct {
 	const char *key;
 	const char *feature;
 } missing[] = {
 	{"control.metrics", "the metrics endpoint"},
-	{"remote[1]", "failover"},
-	{"request_timeout", "a time limit for requests"},
-	{"reconnect_timeout", "reconnection"},
-	{"unflushed", "reconnection"},
-	{"fence", "reconnection"},
-	{"fence_timeout", "reconnection"},
 	{"on_exit", "keeping a device"},
 	{"tls.", "TLS"},
 	{"nbds", "TLS"},

@@ -17,6 +17,8 @@ enum gk_cqe_kind {
 	GK_CQE_RECV,         /* index: session; into staging, or payload and staging */
 	GK_CQE_RECV_PAYLOAD, /* index: session; into a kernel buffer */
 	GK_CQE_RECV_LEADER,  /* index: session; the command that lends that buffer */
+	GK_CQE_MAIL,         /* another thread has a message */
+	GK_CQE_TICK,         /* time to look whether somebody waits too long */
 };
 
 static inline uint64_t gk_cqe_key(enum gk_cqe_kind kind, uint16_t index)

@@ -130,17 +130,60 @@ static int start_queue(struct gk_device *device, unsigned int index)
 	return dq->error;
 }
 
+static uint64_t ns_of(double seconds)
+{
+	return (uint64_t)(seconds * 1e9);
+}
+
+static struct gk_retry_policy retry_policy(const struct gk_device_config *config)
+{
+	return (struct gk_retry_policy){
+		.replay = true,
+		.fence_strict = config->fence == GK_FENCE_STRICT,
+		.fence_timeout_ns = ns_of(config->fence_timeout_s),
+		.request_timeout_ns = ns_of(config->request_timeout_s),
+		.reconnect_timeout_ns = ns_of(config->reconnect_timeout_s),
+	};
+}
+
+struct gk_session_facts gk_device_session_facts(const struct gk_device *device,
+						const struct nbd_export_facts *facts)
+{
+	const struct gk_device_config *config = device->config;
+
+	return (struct gk_session_facts){
+		.structured = facts->structured,
+		.df = facts->flags & NBD_FLAG_SEND_DF,
+		.send_zc = config->send_zc &&
+			   config->remotes[device->reconnect.remote].transport == GK_TRANSPORT_TCP,
+		.max_payload = facts->block_max / device->plan.block_size * device->plan.block_size,
+	};
+}
+
+struct gk_dial_options gk_device_dial_options(const struct gk_device *device, int cancel_fd)
+{
+	const struct gk_device_config *config = device->config;
+
+	return (struct gk_dial_options){
+		.mode = GK_NBD_HANDSHAKE_GO,
+		.structured = config->structured_replies,
+		.connect_timeout_s = config->connect_timeout_s,
+		/*
+		 * A peer that vanished does not keep the pages of SEND_ZC for ever. Later than
+		 * request_timeout, which leaves the socket usable to see the connection's end.
+		 */
+		.user_timeout_s = config->request_timeout_s > 0
+					  ? config->request_timeout_s + config->fence_timeout_s
+					  : 0,
+		.cancel_fd = cancel_fd,
+	};
+}
+
 /* Queues with their memory, and each connection handed to one of them in turn. */
 static int make_queues(struct gk_device *device, struct gk_dialled *dialled)
 {
 	unsigned int n = device->n_queues;
-	struct gk_session_facts facts = {
-		.structured = device->facts.structured,
-		.df = device->facts.flags & NBD_FLAG_SEND_DF,
-		.send_zc = device->config->send_zc &&
-			   device->config->remotes[0].transport == GK_TRANSPORT_TCP,
-		.max_payload = device->plan.max_payload,
-	};
+	struct gk_session_facts facts = gk_device_session_facts(device, &device->facts);
 
 	device->queues = calloc(n, sizeof(*device->queues));
 	if (!device->queues) {
@@ -151,6 +194,11 @@ static int make_queues(struct gk_device *device, struct gk_dialled *dialled)
 		sem_init(&device->queues[i].opened, 0, 0);
 	for (unsigned int i = 0; i < n; i++) {
 		struct gk_queue_params params = {
+			.retry = retry_policy(device->config),
+			.unflushed = &device->unflushed,
+			.force_fua = device->config->unflushed == GK_UNFLUSHED_FUA,
+			.on_dead = gk_reconnect_wake,
+			.on_dead_arg = &device->reconnect,
 			.front = &gk_ublk_front,
 			.front_data = &device->queues[i].ublk,
 			.dev_id = device->dev_id,
@@ -167,9 +215,6 @@ static int make_queues(struct gk_device *device, struct gk_dialled *dialled)
 			return r;
 	}
 	for (unsigned int c = 0; c < device->n_connections; c++) {
-		device->abort_fds[c] = fcntl(dialled[c].fd, F_DUPFD_CLOEXEC, 0);
-		if (device->abort_fds[c] < 0)
-			return -errno;
 		gk_session_up(&device->queues[c % n].queue.sessions[c / n], c, dialled[c].fd, &facts);
 		dialled[c].fd = -1;
 	}
@@ -244,6 +289,8 @@ static int start(struct gk_device *device, struct gk_dialled *dialled)
 		r = start_queue(device, i);
 	if (!r)
 		r = gk_ublk_ctrl_start(device->ctrl, (uint32_t)device->dev_id);
+	if (!r)
+		r = gk_reconnect_start(device);
 	if (r)
 		gk_log(GK_LOG_ERROR, "%s: cannot start /dev/ublkb%d: %s", device->config->name,
 		       device->dev_id, gk_strerror(r));
@@ -258,9 +305,15 @@ static int plan(struct gk_device *device)
 	int r = gk_plan_device(device->config, &device->facts, (uint32_t)sysconf(_SC_PAGESIZE), why,
 			       sizeof(why), &device->plan);
 
+	if (!r && device->config->unflushed == GK_UNFLUSHED_FUA &&
+	    !(device->facts.flags & (NBD_FLAG_SEND_FUA | NBD_FLAG_READ_ONLY))) {
+		snprintf(why, sizeof(why), "unflushed = \"fua\" needs a server with NBD_FLAG_SEND_FUA: "
+			 "choose another policy");
+		r = -EOPNOTSUPP;
+	}
 	if (r)
 		gk_log(GK_LOG_ERROR, "%s: %s: %s", device->config->name,
-		       device->config->remotes[0].text, why);
+		       device->config->remotes[device->reconnect.remote].text, why);
 	else if (device->plan.tail_bytes)
 		gk_log(GK_LOG_WARNING,
 		       "%s: the export's size of %" PRIu64 " bytes is no multiple of its block size "
@@ -274,21 +327,19 @@ static int dial(struct gk_device *device, int cancel_fd, unsigned int wanted,
 		struct gk_dialled *dialled)
 {
 	const struct gk_device_config *config = device->config;
-	struct gk_dial_options options = {
-		.mode = GK_NBD_HANDSHAKE_GO,
-		.structured = config->structured_replies,
-		.connect_timeout_s = config->connect_timeout_s,
-		/* A dead peer must not keep the pages of requests for ever. */
-		.user_timeout_s = config->send_zc ? config->request_timeout_s : 0,
-		.cancel_fd = cancel_fd,
-	};
+	struct gk_dial_options options = gk_device_dial_options(device, cancel_fd);
 	char why[GK_DIAL_WHY_BYTES];
-	int n = gk_dial_parallel(&config->remotes[0], &options, wanted, why, sizeof(why), dialled);
+	int n = -ENOENT;
 
-	if (n < 0) {
-		gk_log(GK_LOG_ERROR, "%s: %s", config->name, why);
-		return n;
+	for (size_t i = 0; i < config->n_remotes && n < 0 && n != -ECANCELED; i++) {
+		n = gk_dial_parallel(&config->remotes[i], &options, wanted, why, sizeof(why),
+				     dialled);
+		device->reconnect.remote = i;
+		if (n < 0)
+			gk_log(GK_LOG_ERROR, "%s: %s", config->name, why);
 	}
+	if (n < 0)
+		return n;
 	device->n_connections = (unsigned int)n;
 	device->facts = dialled[0].facts;
 	snprintf(device->peer, sizeof(device->peer), "%s", dialled[0].peer);
@@ -331,13 +382,13 @@ static int attach(struct gk_device *device, int cancel_fd)
 	struct gk_dialled *dialled = calloc(wanted, sizeof(*dialled));
 	int r = -ENOMEM;
 
-	device->abort_fds = malloc(wanted * sizeof(*device->abort_fds));
-	if (!dialled || !device->abort_fds)
+	if (!dialled)
 		goto out;
-	for (unsigned int i = 0; i < wanted; i++) {
-		device->abort_fds[i] = -1;
+	for (unsigned int i = 0; i < wanted; i++)
 		dialled[i].fd = -1;
-	}
+	r = gk_reconnect_init(&device->reconnect);
+	if (r)
+		goto out;
 	r = dial(device, cancel_fd, wanted, dialled);
 	if (r)
 		goto out;
@@ -380,6 +431,12 @@ int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
 	return r;
 }
 
+static void order(struct gk_device *device, bool abort)
+{
+	for (unsigned int i = 0; i < device->n_queues; i++)
+		gk_mail_order(&device->queues[i].queue.mail, abort, true);
+}
+
 /* STOP_DEV takes long: a server that answers slowly is waited for, one that does not is cut off. */
 static void stop_is_stuck(void *arg)
 {
@@ -392,8 +449,7 @@ static void stop_is_stuck(void *arg)
 	if (ended == device->last_progress) {
 		gk_log(GK_LOG_ERROR, "dev%d: %s: the server does not answer: its connections are "
 		       "cut, requests in flight fail", device->dev_id, device->config->name);
-		for (unsigned int i = 0; i < device->n_connections; i++)
-			shutdown(device->abort_fds[i], SHUT_RDWR);
+		order(device, true);
 	}
 	device->last_progress = ended;
 }
@@ -405,8 +461,10 @@ static void stop(struct gk_device *device)
 
 	for (unsigned int i = 0; i < device->n_queues && device->queues; i++)
 		threads |= device->queues[i].started;
+	gk_reconnect_stop(&device->reconnect);
 	if (!threads)
 		return;
+	order(device, false);
 	/* Also ends the commands of queues whose device was never started. */
 	r = gk_ublk_ctrl_stop(device->ctrl, (uint32_t)device->dev_id, stop_is_stuck, device);
 	if (r)
@@ -430,10 +488,7 @@ void gk_device_detach(struct gk_device *device)
 		sem_destroy(&device->queues[i].opened);
 	}
 	free(device->queues);
-	for (unsigned int i = 0; device->abort_fds && i < device->n_connections; i++)
-		if (device->abort_fds[i] >= 0)
-			close(device->abort_fds[i]);
-	free(device->abort_fds);
+	gk_reconnect_done(&device->reconnect);
 	if (device->cdev_fd >= 0)
 		close(device->cdev_fd);
 	if (device->dev_id >= 0) {

@@ -14,6 +14,7 @@
 #include "device_plan.h"
 #include "dial.h"
 #include "loop.h"
+#include "reconnect.h"
 #include "ublk_ctrl.h"
 #include "ublk_front.h"
 
@@ -39,11 +40,12 @@ struct gk_device {
 	struct gk_device_plan plan;
 	struct nbd_export_facts facts;
 	char peer[160];                        /* the server's address, for a person */
-	int *abort_fds;                        /* a duplicate of each connection's fd */
 	unsigned int n_connections;
 	struct gk_device_queue *queues;
 	unsigned int n_queues;
 	bool live;                             /* START_DEV succeeded */
+	struct gk_flush_track unflushed;
+	struct gk_reconnect reconnect;
 	uint64_t last_progress;                /* requests that had ended when STOP was last looked at */
 };
 
@@ -55,6 +57,11 @@ struct gk_device {
 int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
 		     const struct gk_device_config *config, const char *state_dir, int cancel_fd,
 		     struct gk_device **ret_device);
+
+/* How to dial the device's server, and what a session needs to know of a dialled connection. */
+struct gk_dial_options gk_device_dial_options(const struct gk_device *device, int cancel_fd);
+struct gk_session_facts gk_device_session_facts(const struct gk_device *device,
+						const struct nbd_export_facts *facts);
 
 /*
  * Removes the block device, ends queues and connections, frees. Waits for requests in flight; when

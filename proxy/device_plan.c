@@ -118,3 +118,42 @@ int gk_plan_device(const struct gk_device_config *config, const struct nbd_expor
 	*ret_plan = plan;
 	return 0;
 }
+
+int gk_plan_compare(const struct gk_device_config *config, const struct gk_device_plan *plan,
+		    const struct nbd_export_facts *old, const struct nbd_export_facts *now,
+		    char *why, size_t why_size)
+{
+	static const struct {
+		uint16_t flag;
+		const char *name;
+	} commands[] = {
+		{NBD_FLAG_CAN_MULTI_CONN, "several connections (NBD_FLAG_CAN_MULTI_CONN)"},
+		{NBD_FLAG_SEND_FLUSH, "NBD_CMD_FLUSH"},
+		{NBD_FLAG_SEND_FUA, "NBD_CMD_FLAG_FUA"},
+		{NBD_FLAG_SEND_TRIM, "NBD_CMD_TRIM"},
+		{NBD_FLAG_SEND_WRITE_ZEROES, "NBD_CMD_WRITE_ZEROES"},
+	};
+
+	if (now->size_bytes < plan->size_bytes) {
+		snprintf(why, why_size, "the export shrank from %" PRIu64 " to %" PRIu64 " bytes",
+			 plan->size_bytes, now->size_bytes);
+		return -ESTALE;
+	}
+	if (now->block_min > plan->block_size || now->block_max < plan->block_size) {
+		snprintf(why, why_size, "it wants requests of %u to %u bytes now, not blocks of %u",
+			 now->block_min, now->block_max, plan->block_size);
+		return -ESTALE;
+	}
+	if (now->flags & NBD_FLAG_READ_ONLY && !config->read_only &&
+	    !(old->flags & NBD_FLAG_READ_ONLY)) {
+		snprintf(why, why_size, "the export became read-only");
+		return -ESTALE;
+	}
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++) {
+		if (old->flags & ~now->flags & commands[i].flag) {
+			snprintf(why, why_size, "the export no longer has %s", commands[i].name);
+			return -ESTALE;
+		}
+	}
+	return 0;
+}

@@ -39,4 +39,13 @@ unsigned int gk_plan_queues(const struct gk_device_config *config, unsigned int 
 int gk_plan_device(const struct gk_device_config *config, const struct nbd_export_facts *facts,
 		   uint32_t page_size, char *why, size_t why_size, struct gk_device_plan *ret_plan);
 
+/*
+ * Whether a server that is dialled again still has the export that was attached (plan, old):
+ * 0, also when it has grown; -ESTALE with half a sentence in why ("the export shrank ...") when it
+ * is smaller, wants larger blocks, became read-only, or lost a command that the kernel may send.
+ */
+int gk_plan_compare(const struct gk_device_config *config, const struct gk_device_plan *plan,
+		    const struct nbd_export_facts *old, const struct nbd_export_facts *now,
+		    char *why, size_t why_size);
+
 #endif

@@ -37,7 +37,7 @@ int gk_log_limit_pass(struct gk_log_limit *limit, unsigned int *ret_dropped);
 		unsigned int gk_dropped_;                                                          \
 		if (gk_log_limit_pass(limit, &gk_dropped_)) {                                      \
 			if (gk_dropped_)                                                           \
-				gk_log(level, "%u lines like the next one were left out",          \
+				gk_log(level, "%u similar lines were left out",          \
 				       gk_dropped_);                                               \
 			gk_log(level, __VA_ARGS__);                                                \
 		}                                                                                  \

@@ -3,6 +3,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -31,6 +32,12 @@ int gk_queue_init(struct gk_queue *queue, const struct gk_queue_params *params)
 		.id = params->id,
 		.depth = params->depth,
 		.n_sessions = params->n_sessions,
+		.retry = params->retry,
+		.unflushed = params->unflushed,
+		.force_fua = params->force_fua,
+		.on_dead = params->on_dead,
+		.on_dead_arg = params->on_dead_arg,
+		.mail.event_fd = -1,
 		.max_io_bytes = params->max_io_bytes,
 		.threshold_bytes = params->threshold_bytes,
 		.buf_bytes = buf_bytes,
@@ -38,16 +45,19 @@ int gk_queue_init(struct gk_queue *queue, const struct gk_queue_params *params)
 	};
 	queue->tags = calloc(params->depth, sizeof(*queue->tags));
 	queue->sessions = calloc(params->n_sessions, sizeof(*queue->sessions));
+	queue->parked_tail = &queue->parked;
+	queue->offers = calloc(params->n_sessions, sizeof(*queue->offers));
 	queue->settling = calloc(params->depth, sizeof(*queue->settling));
 	queue->buffers = mmap(NULL, bytes ? bytes : 1, PROT_READ | PROT_WRITE,
 			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (queue->buffers == MAP_FAILED)
 		queue->buffers = NULL;
-	if (!queue->tags || !queue->sessions || !queue->settling || !queue->buffers) {
+	if (!queue->tags || !queue->sessions || !queue->offers || !queue->settling || !queue->buffers) {
 		gk_queue_done(queue);
 		return -ENOMEM;
 	}
-	if (getrandom(&queue->secret, sizeof(queue->secret), 0) < 0)
+	r = gk_mail_init(&queue->mail, params->n_sessions);
+	if (!r && getrandom(&queue->secret, sizeof(queue->secret), 0) < 0)
 		r = -errno;
 	for (unsigned int i = 0; i < params->depth; i++) {
 		queue->tags[i].id = (uint16_t)i;
@@ -66,6 +76,9 @@ void gk_queue_done(struct gk_queue *queue)
 		gk_session_done(&queue->sessions[i]);
 	if (queue->buffers)
 		munmap(queue->buffers, queue->buf_bytes ? (size_t)queue->depth * queue->buf_bytes : 1);
+	gk_mail_done(&queue->mail);
+	free(queue->offers);
+	queue->offers = NULL;
 	free(queue->settling);
 	free(queue->sessions);
 	free(queue->tags);
@@ -75,6 +88,72 @@ void gk_queue_done(struct gk_queue *queue)
 	queue->tags = NULL;
 }
 
+static uint64_t monotonic_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+static void await_mail(struct gk_queue *queue)
+{
+	struct io_uring_sqe *sqe = gk_queue_sqe(queue, gk_cqe_key(GK_CQE_MAIL, 0));
+
+	sqe->opcode = IORING_OP_POLL_ADD;
+	sqe->fd = queue->mail.event_fd;
+	sqe->poll32_events = POLLIN;
+}
+
+static void read_mail(struct gk_queue *queue)
+{
+	bool abort;
+	bool detach;
+	bool up = false;
+
+	gk_mail_take(&queue->mail, queue->offers, &abort, &detach);
+	for (unsigned int i = 0; i < queue->n_sessions; i++) {
+		const struct gk_mail_offer *offer = &queue->offers[i];
+
+		if (offer->fd < 0)
+			continue;
+		gk_session_up(&queue->sessions[i], offer->id, offer->fd, &offer->facts);
+		up = true;
+	}
+	if (up)
+		gk_session_unpark(queue);
+	if (detach || abort) {
+		queue->stopping = true;
+		gk_session_unpark_failed(queue);
+		for (unsigned int i = 0; i < queue->n_sessions; i++) {
+			gk_session_fenced(&queue->sessions[i], GK_SESSION_END_UNKNOWN);
+			if (abort)
+				gk_session_fail(&queue->sessions[i], -ECANCELED,
+						"cut because the device is removed");
+		}
+	}
+	await_mail(queue);
+}
+
+/* One timer at a time, and only while something could take too long. */
+static void keep_ticking(struct gk_queue *queue)
+{
+	struct io_uring_sqe *sqe;
+	uint64_t ns;
+
+	if (queue->ticking || !gk_session_needs_tick(queue))
+		return;
+	ns = gk_session_tick_ns(queue);
+	queue->tick.tv_sec = (long long)(ns / 1000000000);
+	queue->tick.tv_nsec = (long long)(ns % 1000000000);
+	sqe = gk_queue_sqe(queue, gk_cqe_key(GK_CQE_TICK, 0));
+	sqe->opcode = IORING_OP_TIMEOUT;
+	sqe->fd = -1;
+	sqe->addr = (uintptr_t)&queue->tick;
+	sqe->len = 1;
+	queue->ticking = true;
+}
+
 int gk_queue_open(struct gk_queue *queue)
 {
 	/*
@@ -82,7 +161,7 @@ int gk_queue_open(struct gk_queue *queue)
 	 * The completion ring is twice as large, room for the notifications of SEND_ZC too.
 	 */
 	unsigned int per_session = GK_CHAIN_SQES + 3;
-	unsigned int entries = queue->depth + per_session * queue->n_sessions;
+	unsigned int entries = queue->depth + per_session * queue->n_sessions + 2;
 	unsigned int flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN;
 	int r;
 
@@ -101,8 +180,11 @@ int gk_queue_open(struct gk_queue *queue)
 	if (r) {
 		io_uring_queue_exit(&queue->ring);
 		queue->ring.ring_fd = -1;
+		return r;
 	}
-	return r;
+	queue->now_ns = monotonic_ns();
+	await_mail(queue);
+	return 0;
 }
 
 void gk_queue_reserve(struct gk_queue *queue, unsigned int n)
@@ -155,15 +237,14 @@ static void dispatch(struct gk_queue *queue, const struct io_uring_cqe *cqe)
 	case GK_CQE_RECV_LEADER:
 		gk_recv_leader_done(&queue->sessions[index], res);
 		break;
+	case GK_CQE_MAIL:
+		read_mail(queue);
+		break;
+	case GK_CQE_TICK:
+		queue->ticking = false;
+		gk_session_tick(queue);
+		break;
 	}
-}
-
-static uint64_t monotonic_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
 int gk_queue_turn(struct gk_queue *queue)
@@ -178,6 +259,7 @@ int gk_queue_turn(struct gk_queue *queue)
 		gk_send_pump(&queue->sessions[i]);
 		gk_recv_pump(&queue->sessions[i]);
 	}
+	keep_ticking(queue);
 	r = io_uring_submit_and_wait(&queue->ring, 1);
 	if (r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY)
 		return r;
@@ -199,8 +281,11 @@ void gk_queue_close(struct gk_queue *queue)
 	if (queue->ring.ring_fd < 0)
 		return;
 	queue->stopping = true;
-	for (unsigned int i = 0; i < queue->n_sessions; i++)
+	gk_session_unpark_failed(queue);
+	for (unsigned int i = 0; i < queue->n_sessions; i++) {
+		gk_session_fenced(&queue->sessions[i], GK_SESSION_END_UNKNOWN);
 		gk_session_goodbye(&queue->sessions[i]);
+	}
 	/* A shut-down socket ends its operations at once; their buffers are freed after this. */
 	do {
 		busy = false;
@@ -222,8 +307,11 @@ void gk_queue_submit(struct gk_queue *queue, struct gk_tag *tag)
 		    (!best || session->in_flight < best->in_flight))
 			best = session;
 	}
-	if (best)
+	/* Whoever asks for durability must hear of what the server lost. */
+	if (tag->type == NBD_CMD_FLUSH && queue->unflushed && gk_unflushed_pay(queue->unflushed))
+		gk_tag_end(queue, tag, -EIO);
+	else if (best)
 		gk_send_enqueue(best, tag);
 	else
-		gk_tag_end(queue, tag, -EIO);
+		gk_session_park(queue, tag);
 }

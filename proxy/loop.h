@@ -13,9 +13,11 @@
 #include "cqe_key.h"
 #include "path.h"
 #include "log.h"
+#include "mail.h"
 #include "nbd_wire.h"
 #include "session.h"
 #include "tag.h"
+#include "unflushed.h"
 
 /* Where requests come from: ublk, or user memory in tests and benchmarks. */
 struct gk_front {
@@ -46,6 +48,9 @@ struct gk_counters {
 	uint64_t direct_receives;  /* payloads received into them */
 	uint64_t bytes_direct;     /* of both */
 	uint64_t fallbacks;        /* requests copied because the kernel could not lend its pages */
+	uint64_t timeouts;         /* connections given up because a request was not answered */
+	uint64_t replays;          /* requests sent again after their connection died */
+	uint64_t unfenced_replays; /* of them writes, whose old connection never ended */
 	uint64_t loops;            /* turns of the loop: at most one io_uring_enter each */
 };
 
@@ -75,6 +80,15 @@ static inline enum gk_op_index gk_op_index(uint16_t type)
 	}
 }
 
+/* What becomes of requests whose connection dies, times in ns, 0: no limit. */
+struct gk_retry_policy {
+	bool replay;                  /* on another connection or the next one; else -EIO */
+	bool fence_strict;            /* wait for the old connection's end without limit */
+	uint64_t fence_timeout_ns;
+	uint64_t request_timeout_ns;
+	uint64_t reconnect_timeout_ns;
+};
+
 struct gk_queue {
 	struct io_uring ring;
 	const struct gk_front *front;
@@ -92,12 +106,27 @@ struct gk_queue {
 	uint32_t buf_bytes;         /* size of each tag's buffer */
 	uint8_t *buffers;           /* depth * buf_bytes */
 	unsigned int front_live;    /* commands of the front that have not ended for good */
-	bool stopping;              /* no new requests reach the server */
+	bool stopping;              /* the device goes: nothing waits for a connection */
+	struct gk_mail mail;
+	struct gk_mail_offer *offers; /* n_sessions: room for gk_mail_take() */
+	struct gk_retry_policy retry;
+	struct gk_tag *parked;      /* QUEUED tags that wait for a session, in order */
+	struct gk_tag **parked_tail;
+	uint64_t down_since_ns;     /* when the last session went; 0: one is UP */
+	bool gave_up;               /* reconnect_timeout has passed */
+	bool ticking;               /* a GK_CQE_TICK is under way */
+	struct __kernel_timespec tick;
+	struct gk_flush_track *unflushed; /* of the device; NULL: not tracked */
+	uint64_t dirty;             /* this queue's mark: unflushed.h */
+	bool force_fua;             /* NBD_CMD_FLAG_FUA on all that changes the export */
+	void (*on_dead)(void *arg); /* a session became DEAD; NULL: nobody wants to know */
+	void *on_dead_arg;
 	uint64_t next_sequence;
 	uint64_t secret;            /* random: what a server cannot guess */
 	uint64_t now_ns;            /* CLOCK_MONOTONIC at the start of this turn */
 	struct gk_counters counters;
 	struct gk_log_limit error_log;
+	struct gk_log_limit session_log;
 };
 
 struct gk_queue_params {
@@ -110,6 +139,11 @@ struct gk_queue_params {
 	uint32_t max_io_bytes;
 	const struct gk_path *path; /* NULL: copy */
 	uint32_t threshold_bytes;        /* used by a path with kernel buffers */
+	struct gk_retry_policy retry;
+	struct gk_flush_track *unflushed; /* may be NULL; else lives longer than the queue */
+	bool force_fua;                  /* every write is durable when it is answered */
+	void (*on_dead)(void *arg);      /* may be NULL; called on the queue's thread */
+	void *on_dead_arg;
 };
 
 /*
@@ -131,8 +165,8 @@ int gk_queue_turn(struct gk_queue *queue);
 void gk_queue_close(struct gk_queue *queue);
 
 /*
- * Gives a begun tag to the session with the least in flight, or ends it with -EIO when no session
- * is up. May complete the tag.
+ * Gives a begun tag to the session with the least in flight. When none is UP it is parked until
+ * one is, or ended with -EIO if the policy says so. May complete the tag.
  */
 void gk_queue_submit(struct gk_queue *queue, struct gk_tag *tag);
 

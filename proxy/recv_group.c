@@ -33,7 +33,7 @@ static size_t staging_wanted(const struct gk_session *session)
 	bool staged_payload = session->rx_tag && !into_kernel_buffer(session) &&
 			      !into_tag_buffer(session);
 
-	if (!session->large_reads || staged_payload)
+	if (!session->large_reads || staged_payload || session->state == GK_SESSION_FENCING)
 		return GK_STAGING_BYTES;
 	if (session->large_reads < session->in_flight)
 		return 4096;
@@ -116,17 +116,45 @@ static void receive_to_kernel_buffer(struct gk_session *session)
 
 void gk_recv_pump(struct gk_session *session)
 {
-	if (session->recv_busy || session->payload_owed || session->state != GK_SESSION_UP)
+	bool fencing = session->state == GK_SESSION_FENCING;
+
+	if (session->recv_busy || session->payload_owed ||
+	    (session->state != GK_SESSION_UP && !fencing) || (fencing && session->blind))
 		return;
 	session->recv_direct = false;
 	session->recv_linked = false;
-	if (into_kernel_buffer(session))
+	if (fencing) {
+		/* What the server still says is thrown away: only the end of it counts. */
+		session->rd = 0;
+		session->wr = 0;
+		receive_staged(session);
+	} else if (into_kernel_buffer(session))
 		receive_to_kernel_buffer(session);
 	else if (into_tag_buffer(session))
 		receive_to_tag_buffer(session);
 	else
 		receive_staged(session);
 	gk_count(&session->queue->counters.receives, 1);
+}
+
+static void server_ended(struct gk_session *session, int res)
+{
+	if (!res)
+		session->end = GK_SESSION_END_CLOSED;
+	gk_session_fail(session, res ? res : -ECONNRESET,
+			res ? "receiving failed" : "the server closed the connection");
+}
+
+/* A receive of a session that is not UP any more ended. */
+static void dying_received(struct gk_session *session, int res)
+{
+	bool go_on = res > 0 || res == -EINTR || res == -EAGAIN || res == -ECANCELED ||
+		     res == -EFAULT || res == -EINVAL || res == -ENOMEM;
+
+	if (session->state == GK_SESSION_FENCING && !go_on && !session->blind)
+		gk_session_fenced(session, res ? GK_SESSION_END_RESET : GK_SESSION_END_OURS);
+	else
+		gk_session_drained(session);
 }
 
 /* Payload bytes went to their place without passing through staging. */
@@ -141,16 +169,15 @@ static void took_payload(struct gk_session *session, uint32_t len)
 void gk_recv_done(struct gk_session *session, int res)
 {
 	session->recv_busy = false;
-	if (session->state == GK_SESSION_DRAINING) {
-		gk_session_drained(session);
+	if (session->state != GK_SESSION_UP) {
+		dying_received(session, res);
 		return;
 	}
 	/* The payload before it came short or not at all: it is taken up again from there. */
 	if (res == -EINTR || res == -EAGAIN || (res == -ECANCELED && session->recv_linked))
 		return;
 	if (res <= 0) {
-		gk_session_fail(session, res ? res : -ECONNRESET,
-				res ? "receiving failed" : "the server closed the connection");
+		server_ended(session, res);
 		return;
 	}
 	if (session->recv_direct) {
@@ -169,8 +196,8 @@ static void payload_ended(struct gk_session *session)
 	struct gk_queue *queue = session->queue;
 	int res = session->payload_result;
 
-	if (session->state == GK_SESSION_DRAINING) {
-		gk_session_drained(session);
+	if (session->state != GK_SESSION_UP) {
+		dying_received(session, res);
 		return;
 	}
 	if (res <= 0 && gk_lending_failed(session->payload_leader_result, res)) {
@@ -181,8 +208,7 @@ static void payload_ended(struct gk_session *session)
 		took_payload(session, (uint32_t)res);
 		gk_reply_consume(session);
 	} else if (res != -EINTR && res != -EAGAIN) {
-		gk_session_fail(session, res ? res : -ECONNRESET,
-				res ? "receiving failed" : "the server closed the connection");
+		server_ended(session, res);
 	}
 }
 

@@ -112,6 +112,7 @@ static void gather(struct gk_session *session)
 		*sending_tail = tag;
 		sending_tail = &tag->next;
 		tag->state = GK_TAG_SENDING;
+		tag->wire_ns = session->queue->now_ns;
 		gk_nbd_request_build(tag->type, wire_flags(session, tag),
 				     gk_nbd_cookie(tag->id, tag->generation),
 				     tag->len ? tag->offset + tag->done : 0, tag->part, header);
@@ -341,7 +342,7 @@ static void ended(struct gk_session *session)
 	unsigned int before = session->first;
 	int r;
 
-	if (session->state == GK_SESSION_DRAINING) {
+	if (session->state != GK_SESSION_UP) {
 		gk_session_drained(session);
 		return;
 	}
@@ -394,8 +395,7 @@ static void returned(struct gk_queue *queue, struct gk_tag *tag)
 
 	session->lent--;
 	gk_tag_returned(queue, tag);
-	if (session->state == GK_SESSION_DRAINING)
-		gk_session_drained(session);
+	gk_session_drained(session);
 }
 
 void gk_send_leader_done(struct gk_queue *queue, uint16_t tag_id, int res)

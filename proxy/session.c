@@ -42,7 +42,8 @@ void gk_session_done(struct gk_session *session)
 
 static void set_state(struct gk_session *session, enum gk_session_state state)
 {
-	__atomic_store_n(&session->state, state, __ATOMIC_RELAXED);
+	/* Another thread that sees DEAD also sees how the connection ended. */
+	__atomic_store_n(&session->state, state, __ATOMIC_RELEASE);
 }
 
 static void set_linger(const struct gk_session *session, bool reset)
@@ -78,6 +79,7 @@ void gk_session_up(struct gk_session *session, unsigned int id, int fd,
 	session->large_reads = 0;
 	session->lent = 0;
 	session->reset = false;
+	session->end = GK_SESSION_END_UNKNOWN;
 	session->rd = 0;
 	session->wr = 0;
 	session->rx_tag = NULL;
@@ -109,6 +111,8 @@ static void settle(struct gk_session *session)
 	}
 	qsort(queue->settling, n, sizeof(*queue->settling), by_sequence);
 	gk_session_settle_tags(queue, queue->settling, n);
+	if (queue->on_dead)
+		queue->on_dead(queue->on_dead_arg);
 }
 
 /* Resets the connection: what is not acknowledged is dropped, and its pages come back. */
@@ -121,7 +125,8 @@ static void reset(struct gk_session *session)
 
 void gk_session_drained(struct gk_session *session)
 {
-	if (session->send_owed || session->recv_busy || session->payload_owed)
+	if (session->state != GK_SESSION_DRAINING || session->send_owed || session->recv_busy ||
+	    session->payload_owed)
 		return;
 	if (!session->lent) {
 		settle(session);
@@ -131,18 +136,84 @@ void gk_session_drained(struct gk_session *session)
 	}
 }
 
+static void drain(struct gk_session *session)
+{
+	set_state(session, GK_SESSION_DRAINING);
+	shutdown(session->fd, SHUT_RDWR);
+	gk_session_drained(session);
+}
+
+/* Writes that the server may hold and not have answered: their replay needs a fence. */
+static unsigned int unanswered_writes(const struct gk_session *session)
+{
+	const struct gk_queue *queue = session->queue;
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < queue->depth; i++) {
+		const struct gk_tag *tag = &queue->tags[i];
+
+		n += tag->session == session && !tag->answered &&
+		     (tag->state == GK_TAG_SENDING || tag->state == GK_TAG_SENT) &&
+		     tag->type != NBD_CMD_READ && tag->type != NBD_CMD_FLUSH;
+	}
+	return n;
+}
+
+static const char *fate(const struct gk_queue *queue)
+{
+	if (queue->stopping)
+		return "are given up";
+	return queue->retry.replay ? "are sent again" : "fail with an input/output error";
+}
+
+/* The kernel gave the connection up: it reads as ended, whatever the server still holds. */
+static bool is_broken_here(int error)
+{
+	return error == -EHOSTUNREACH || error == -ENETUNREACH || error == -ENETDOWN ||
+	       error == -ENETRESET || error == -EHOSTDOWN || error == -ENOTCONN ||
+	       error == -ETIME || error == -ETIMEDOUT;
+}
+
 void gk_session_fail(struct gk_session *session, int error, const char *why)
 {
 	struct gk_queue *queue = session->queue;
 
 	if (session->state != GK_SESSION_UP)
 		return;
-	gk_log(GK_LOG_ERROR, "dev%d q%u s%u: connection lost: %s (%s); %u requests in flight %s",
-	       queue->dev_id, queue->id, session->id, why, gk_strerror(error), session->in_flight,
-	       queue->stopping ? "are given up" : "fail with an input/output error");
-	set_state(session, GK_SESSION_DRAINING);
-	shutdown(session->fd, SHUT_RDWR);
-	gk_session_drained(session);
+	GK_LOG_LIMITED(&queue->session_log, GK_LOG_ERROR,
+		       "dev%d q%u s%u: connection lost: %s (%s); %u requests in flight %s",
+		       queue->dev_id, queue->id, session->id, why, gk_strerror(error),
+		       session->in_flight, fate(queue));
+	if (error == -EPIPE || error == -ECONNRESET || error == -ECONNABORTED)
+		session->end = session->end ? session->end : GK_SESSION_END_RESET;
+	if (!queue->retry.replay || queue->stopping || session->end ||
+	    !unanswered_writes(session)) {
+		drain(session);
+		return;
+	}
+	set_state(session, GK_SESSION_FENCING);
+	session->fence_begin_ns = queue->now_ns;
+	session->blind = is_broken_here(error);
+	shutdown(session->fd, SHUT_WR);
+}
+
+void gk_session_fenced(struct gk_session *session, enum gk_session_end end)
+{
+	struct gk_queue *queue = session->queue;
+	unsigned int writes;
+
+	if (session->state != GK_SESSION_FENCING)
+		return;
+	session->end = end;
+	writes = end || queue->stopping ? 0 : unanswered_writes(session);
+	if (writes) {
+		gk_count(&queue->counters.unfenced_replays, writes);
+		gk_log(GK_LOG_WARNING,
+		       "dev%d q%u s%u: the old connection did not end within fence_timeout: %u "
+		       "writes are sent again although the server may still hold them",
+		       queue->dev_id, queue->id, session->id, writes);
+	}
+	drain(session);
 }
 
 void gk_session_goodbye(struct gk_session *session)
@@ -158,7 +229,5 @@ void gk_session_goodbye(struct gk_session *session)
 		gk_nbd_request_build(NBD_CMD_DISC, 0, 0, 0, 0, &disc);
 		(void)!send(session->fd, &disc, sizeof(disc), MSG_DONTWAIT | MSG_NOSIGNAL);
 	}
-	set_state(session, GK_SESSION_DRAINING);
-	shutdown(session->fd, SHUT_RDWR);
-	gk_session_drained(session);
+	drain(session);
 }

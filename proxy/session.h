@@ -3,10 +3,16 @@
  * One connection to the server, past its handshake. Belongs to one queue and its thread; `state`
  * may be read by any thread.
  *
- *   DEAD ──fd handed over──▶ UP ──error, EOF, protocol violation──▶ DRAINING ──all CQEs in──▶ DEAD
+ *   DEAD ──fd handed over──▶ UP ──error, EOF, time-out, protocol violation──┐
+ *    ▲                       │                                              │
+ *    │                       └─(writes unanswered, the server's end unseen)─▶ FENCING
+ *    │                                                                      │  server's end seen,
+ *    └──all CQEs in── DRAINING ◀────────────────────────────────────────────┘  or fence_timeout
  *
- * In DRAINING the socket is shut down and nothing new is sent or received; the tags that it
- * carried are only settled when no operation can touch their buffers any more.
+ * In FENCING the socket is half-closed and its end awaited: a server that still holds a write of
+ * this connection might otherwise apply it after its replay, and after later writes to the same
+ * blocks. In DRAINING the socket is shut down and nothing new is sent or received; the tags that
+ * it carried are only settled when no operation can touch their buffers any more.
  */
 #ifndef GK_SESSION_H
 #define GK_SESSION_H
@@ -20,7 +26,20 @@
 
 #include "tag.h"
 
-enum gk_session_state { GK_SESSION_DEAD, GK_SESSION_UP, GK_SESSION_DRAINING };
+enum gk_session_state {
+	GK_SESSION_DEAD,
+	GK_SESSION_UP,
+	GK_SESSION_FENCING,
+	GK_SESSION_DRAINING,
+};
+
+/* How a connection ended: what tells a restarted server from a broken network. */
+enum gk_session_end {
+	GK_SESSION_END_UNKNOWN, /* no sign of the server: silence, or a network error */
+	GK_SESSION_END_CLOSED,  /* the server closed it, unasked */
+	GK_SESSION_END_RESET,   /* the server, or its host, knows the connection no more */
+	GK_SESSION_END_OURS,    /* we half-closed it, and the server ended it in order */
+};
 
 #define GK_CHAIN_ELEMENTS   8                       /* of one send operation */
 #define GK_CHAIN_SQES       (2 * GK_CHAIN_ELEMENTS) /* an element may need two */
@@ -48,6 +67,9 @@ struct gk_session {
 	unsigned int slot;          /* within the queue */
 	int fd;                     /* owned; -1 when DEAD */
 	enum gk_session_state state;
+	enum gk_session_end end;    /* of the last connection; valid when DEAD */
+	uint64_t fence_begin_ns;    /* FENCING */
+	bool blind;                 /* FENCING: the socket is broken here, the end cannot be seen */
 	bool structured;            /* negotiated */
 	bool df;                    /* structured, and the server takes NBD_CMD_FLAG_DF */
 	uint32_t max_payload;       /* the server's maximum, a multiple of its minimum */
@@ -126,16 +148,33 @@ void gk_session_up(struct gk_session *session, unsigned int id, int fd,
  */
 void gk_session_fail(struct gk_session *session, int error, const char *why);
 
-/* An operation of a DRAINING session ended; settles the tags after the last one. */
+/* The end of a FENCING session's connection has come, or is not waited for any more. */
+void gk_session_fenced(struct gk_session *session, enum gk_session_end end);
+
+/* An operation of a session ended; if it is DRAINING, settles the tags after the last one. */
 void gk_session_drained(struct gk_session *session);
 
 /* Tells the server NBD_CMD_DISC as far as the socket takes it, and shuts down: UP → DRAINING. */
 void gk_session_goodbye(struct gk_session *session);
 
 /*
- * session_retry.c: what happens to the tags of a dead session, given in their order. They fail
- * with -EIO. Completes the tags.
+ * session_retry.c: what happens to the tags of a dead session, given in their order. They go to
+ * another session, wait for the next one, or fail with -EIO, as the policy says. May complete them.
  */
 void gk_session_settle_tags(struct gk_queue *queue, struct gk_tag **tags, unsigned int n_tags);
+
+/* No session is UP: the tag waits for one, or fails with -EIO. May complete the tag. */
+void gk_session_park(struct gk_queue *queue, struct gk_tag *tag);
+
+/* A session is UP again: what waits for one is submitted, in order. */
+void gk_session_unpark(struct gk_queue *queue);
+
+/* Nothing waits for a session any more: what does fails with -EIO. Completes the tags. */
+void gk_session_unpark_failed(struct gk_queue *queue);
+
+/* Whether time matters now; then gk_session_tick() is to be called every gk_session_tick_ns(). */
+bool gk_session_needs_tick(const struct gk_queue *queue);
+uint64_t gk_session_tick_ns(const struct gk_queue *queue);
+void gk_session_tick(struct gk_queue *queue);
 
 #endif

@@ -17,6 +17,8 @@ static const char *session_state_name(enum gk_session_state state)
 	switch (state) {
 	case GK_SESSION_UP:
 		return "up";
+	case GK_SESSION_FENCING:
+		return "fencing";
 	case GK_SESSION_DRAINING:
 		return "draining";
 	case GK_SESSION_DEAD:
@@ -46,6 +48,9 @@ static json_t *counters_json(const struct gk_device *device)
 		{"direct_receives", offsetof(struct gk_counters, direct_receives)},
 		{"bytes_direct", offsetof(struct gk_counters, bytes_direct)},
 		{"fallbacks", offsetof(struct gk_counters, fallbacks)},
+		{"timeouts", offsetof(struct gk_counters, timeouts)},
+		{"replays", offsetof(struct gk_counters, replays)},
+		{"unfenced_replays", offsetof(struct gk_counters, unfenced_replays)},
 		{"loops", offsetof(struct gk_counters, loops)},
 	};
 	json_t *json = json_object();
@@ -67,6 +72,8 @@ static json_t *counters_json(const struct gk_device *device)
 		}
 		json_object_set_new(json, fields[f].name, json_integer((json_int_t)sum));
 	}
+	json_object_set_new(json, "reconnects",
+			    json_integer((json_int_t)gk_count_read(&device->reconnect.reconnects)));
 	return json;
 }
 
@@ -97,12 +104,13 @@ static json_t *device_json(const struct gk_device *device)
 	snprintf(path, sizeof(path), "/dev/ublkb%d", device->dev_id);
 	return json_pack("{s:s, s:s, s:s, s:I, s:i, s:b, s:s, s:s, s:s, s:s, s:i, s:i, s:o, s:o}",
 			 "name", device->config->name,
-			 "state", up == device->n_connections ? "up" : up ? "degraded" : "dead",
+			 "state",
+			 up == device->n_connections ? "up" : up ? "degraded" : "reconnecting",
 			 "path", path,
-			 "size_bytes", (json_int_t)device->plan.size_bytes,
+			 "size_bytes", (json_int_t)gk_count_read(&device->plan.size_bytes),
 			 "block_size", (int)device->plan.block_size,
 			 "read_only", !!(device->plan.params.basic.attrs & UBLK_ATTR_READ_ONLY),
-			 "remote", device->config->remotes[0].text,
+			 "remote", device->config->remotes[device->reconnect.remote].text,
 			 "peer", device->peer,
 			 "data_path", device->path->name,
 			 "data_path_why", device->path_why,

@@ -14,6 +14,8 @@ void gk_tag_begin(struct gk_queue *queue, struct gk_tag *tag, uint16_t type, uin
 	assert(tag->state == GK_TAG_IDLE);
 	tag->type = type;
 	tag->flags = flags;
+	if (queue->force_fua && type != NBD_CMD_READ && type != NBD_CMD_FLUSH)
+		tag->flags |= NBD_CMD_FLAG_FUA;
 	tag->offset = offset;
 	tag->len = len;
 	tag->done = 0;
@@ -23,6 +25,8 @@ void gk_tag_begin(struct gk_queue *queue, struct gk_tag *tag, uint16_t type, uin
 	tag->no_zc = false;
 	tag->sequence = queue->next_sequence++;
 	tag->begin_ns = queue->now_ns;
+	if (queue->unflushed && type == NBD_CMD_FLUSH)
+		tag->flush_number = gk_unflushed_begin(queue->unflushed);
 }
 
 void gk_tag_next_part(struct gk_tag *tag, uint32_t max_payload)
@@ -85,12 +89,23 @@ void gk_tag_returned(struct gk_queue *queue, struct gk_tag *tag)
 	settle(queue, tag);
 }
 
+/* What the end of a request means for the next flush. */
+static void track_flushes(struct gk_queue *queue, const struct gk_tag *tag)
+{
+	if (tag->type == NBD_CMD_FLUSH)
+		gk_unflushed_end(queue->unflushed, tag->flush_number);
+	else if (tag->type != NBD_CMD_READ && !(tag->flags & NBD_CMD_FLAG_FUA))
+		gk_unflushed_write(queue->unflushed, &queue->dirty);
+}
+
 void gk_tag_end(struct gk_queue *queue, struct gk_tag *tag, int32_t result)
 {
 	struct gk_counters *counters = &queue->counters;
 
 	if (result < 0)
 		gk_count(&counters->errors, 1);
+	else if (queue->unflushed)
+		track_flushes(queue, tag);
 	gk_count(&counters->requests[gk_op_index(tag->type)], 1);
 	if (tag->type == NBD_CMD_READ)
 		gk_count(&counters->bytes_read, tag->len);

@@ -5,7 +5,7 @@
  *
  *   IDLE ──begin──▶ QUEUED ──gathered──▶ SENDING ──all bytes sent──▶ SENT ──answered──▶ settled
  *    ▲                ▲ ▲                   │                                             │ │
- *    │                │ └── session died ───┴──(replay: issue of the policy)──────────────┤ │
+ *    │                │ └── session died ───┴──(replay, or parked until one is UP)────────┤ │
  *    │                └────────────── next part of a request above the server's maximum ──┘ │
  *    └───────────────────────────────── commit, exactly once ───────────────────────────────┘
  *
@@ -26,12 +26,14 @@ struct gk_session;
 enum gk_tag_state { GK_TAG_IDLE, GK_TAG_QUEUED, GK_TAG_SENDING, GK_TAG_SENT };
 
 struct gk_tag {
-	struct gk_tag *next;        /* in the session's FIFO (QUEUED) or send operation (SENDING) */
-	struct gk_session *session; /* carries it; NULL when IDLE */
+	struct gk_tag *next;        /* in a FIFO (QUEUED) or a send operation (SENDING) */
+	struct gk_session *session; /* carries it; NULL when IDLE, or QUEUED and parked */
 	uint8_t *buf;               /* payload memory of the queue's buf_bytes, for its lifetime */
 	uint64_t offset;            /* bytes, of the whole request */
 	uint64_t sequence;          /* order of begin, for replay */
 	uint64_t begin_ns;
+	uint64_t wire_ns;           /* when its part was put into a send operation */
+	uint64_t flush_number;      /* FLUSH: see unflushed.h */
 	uint32_t len;               /* bytes, of the whole request; 0 for FLUSH */
 	uint32_t done;              /* bytes that the server has answered in earlier parts */
 	uint32_t part;              /* bytes of the part on the wire */

@@ -44,20 +44,23 @@ int gk_ublk_ctrl_open(struct gk_ublk_ctrl *ctrl)
 		       "in a container its seccomp profile", gk_strerror(r));
 		close(ctrl->fd);
 		ctrl->fd = -1;
+		return r;
 	}
-	return r;
+	pthread_mutex_init(&ctrl->lock, NULL);
+	return 0;
 }
 
 void gk_ublk_ctrl_close(struct gk_ublk_ctrl *ctrl)
 {
 	if (ctrl->fd < 0)
 		return;
+	pthread_mutex_destroy(&ctrl->lock);
 	io_uring_queue_exit(&ctrl->ring);
 	close(ctrl->fd);
 	ctrl->fd = -1;
 }
 
-static int command(struct gk_ublk_ctrl *ctrl, const char *name, uint32_t op,
+static int command_locked(struct gk_ublk_ctrl *ctrl, const char *name, uint32_t op,
 		   const struct ublksrv_ctrl_cmd *cmd, gk_ublk_stuck_fn *stuck, void *arg)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ctrl->ring);
@@ -94,6 +97,17 @@ static int command(struct gk_ublk_ctrl *ctrl, const char *name, uint32_t op,
 	r = cqe->res;
 	io_uring_cqe_seen(&ctrl->ring, cqe);
 	return r < 0 ? r : 0;
+}
+
+static int command(struct gk_ublk_ctrl *ctrl, const char *name, uint32_t op,
+		   const struct ublksrv_ctrl_cmd *cmd, gk_ublk_stuck_fn *stuck, void *arg)
+{
+	int r;
+
+	pthread_mutex_lock(&ctrl->lock);
+	r = command_locked(ctrl, name, op, cmd, stuck, arg);
+	pthread_mutex_unlock(&ctrl->lock);
+	return r;
 }
 
 static struct ublksrv_ctrl_cmd about_device(uint32_t dev_id, void *addr, size_t len)
@@ -149,6 +163,14 @@ int gk_ublk_ctrl_stop(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, gk_ublk_stuck_
 	struct ublksrv_ctrl_cmd cmd = about_device(dev_id, NULL, 0);
 
 	return command(ctrl, "UBLK_U_CMD_STOP_DEV", UBLK_U_CMD_STOP_DEV, &cmd, stuck, arg);
+}
+
+int gk_ublk_ctrl_update_size(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, uint64_t sectors)
+{
+	struct ublksrv_ctrl_cmd cmd = about_device(dev_id, NULL, 0);
+
+	cmd.data[0] = sectors;
+	return command(ctrl, "UBLK_U_CMD_UPDATE_SIZE", UBLK_U_CMD_UPDATE_SIZE, &cmd, NULL, NULL);
 }
 
 int gk_ublk_ctrl_del(struct gk_ublk_ctrl *ctrl, uint32_t dev_id)

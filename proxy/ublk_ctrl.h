@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Device life in the kernel: the commands of /dev/ublk-control, one at a time on a ring of their
- * own. Control thread only. Linux drivers/block/ublk_drv.c, ublk_ctrl_uring_cmd().
+ * own. Any thread, once it is open. Linux drivers/block/ublk_drv.c, ublk_ctrl_uring_cmd().
  */
 #ifndef GK_UBLK_CTRL_H
 #define GK_UBLK_CTRL_H
 
 #include <liburing.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
 
@@ -14,7 +15,8 @@
 
 struct gk_ublk_ctrl {
 	struct io_uring ring;
-	int fd; /* /dev/ublk-control; -1 when not open */
+	pthread_mutex_t lock; /* one command at a time */
+	int fd;               /* /dev/ublk-control; -1 when not open */
 };
 
 /* 0, or -errno after a log line that says what to do (no ublk in this kernel, no permission). */
@@ -39,6 +41,8 @@ int gk_ublk_ctrl_start(struct gk_ublk_ctrl *ctrl, uint32_t dev_id);
  */
 typedef void gk_ublk_stuck_fn(void *arg);
 int gk_ublk_ctrl_stop(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, gk_ublk_stuck_fn *stuck, void *arg);
+/* New size of a live device, in sectors; -EOPNOTSUPP or -EINVAL where UBLK_F_UPDATE_SIZE lacks. */
+int gk_ublk_ctrl_update_size(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, uint64_t sectors);
 /* Blocks until nobody has /dev/ublkcN open or mapped. */
 int gk_ublk_ctrl_del(struct gk_ublk_ctrl *ctrl, uint32_t dev_id);
 

@@ -56,7 +56,9 @@ static void pass_on(struct gk_queue *queue, uint64_t key, int res, uint32_t flag
 		gk_recv_leader_done(session, res);
 		break;
 	case GK_CQE_FRONT:
-		fail_msg("an SQE of the front was changed");
+	case GK_CQE_MAIL:
+	case GK_CQE_TICK:
+		fail_msg("an SQE that moves no bytes was changed");
 	}
 }
 
@@ -304,6 +306,8 @@ static bool execute(struct fake_kernel *kernel, struct io_uring_sqe *sqe)
 		return send_zc(kernel, sqe);
 	case GK_CQE_RECV:
 	case GK_CQE_FRONT:
+	case GK_CQE_MAIL:
+	case GK_CQE_TICK:
 		break;
 	}
 	return true;

@@ -69,6 +69,9 @@ static void every_live_key_arrives(void **state)
 					     "connections = 4; data_path = \"registered\"; "
 					     "zero_copy_threshold = \"64K\"; send_zc = true; "
 					     "read_only = true; structured_replies = true;\n"
+					     "request_timeout = 5; reconnect_timeout = 60; "
+					     "unflushed = \"fua\"; fence = \"strict\"; "
+					     "fence_timeout = 2.5;\n"
 					     "connect_timeout = 0.25; } );");
 	const struct gk_device_config *device = &config->devices[0];
 
@@ -86,6 +89,11 @@ static void every_live_key_arrives(void **state)
 	assert_true(device->read_only);
 	assert_true(device->structured_replies);
 	assert_true(device->connect_timeout_s == 0.25);
+	assert_true(device->request_timeout_s == 5);
+	assert_true(device->reconnect_timeout_s == 60);
+	assert_int_equal(device->unflushed, GK_UNFLUSHED_FUA);
+	assert_int_equal(device->fence, GK_FENCE_STRICT);
+	assert_true(device->fence_timeout_s == 2.5);
 	assert_int_equal(device->n_remotes, 1);
 	gk_config_free(config);
 }
@@ -215,7 +223,7 @@ static void several_mistakes_in_one_file_are_all_reported(void **state)
 				   "devices = (\n"
 				   "  { name = \"a\"; remote = \"nbd://h/\"; queues = 99;\n"
 				   "    id = -5; },\n"
-				   "  { remote = \"nbd:\"; fence = \"strict\";\n"
+				   "  { remote = \"nbd:\"; fence = \"loose\";\n"
 				   "    tls = { verify = 1; key = \"/k\"; }; },\n"
 				   "  \"x\" );\n"
 				   "\n"
@@ -227,7 +235,7 @@ static void several_mistakes_in_one_file_are_all_reported(void **state)
 		":4: devices[0].queues: expected a whole number from 0 to 64",
 		":5: devices[0].id: expected a whole number from -1 to 1048575",
 		":6: devices[1].remote: expected an NBD URI: a host is missing after //",
-		":6: devices[1].fence: expected \"timeout\": reconnection is not available yet",
+		":6: devices[1].fence: expected \"timeout\" or \"strict\"",
 		":7: devices[1].tls.verify: expected true or false",
 		":7: devices[1].tls.key: expected \"\": TLS is not available yet",
 		":6: devices[1].name: required, but missing",

@@ -175,19 +175,9 @@ static void a_bad_remote_is_named_with_the_reason(void **state)
 
 static void a_key_of_a_later_feature_takes_its_default_and_nothing_else(void **state)
 {
-	static const char reconnection[] = "reconnection is not available yet";
 	static const struct {
 		const char *standard, *other, *key, *expected, *feature;
 	} keys[] = {
-		{"request_timeout = 30.0;", "request_timeout = 29.9;", "request_timeout", "30",
-		 "a time limit for requests is not available yet"},
-		{"reconnect_timeout = 0;", "reconnect_timeout = 1;", "reconnect_timeout", "0",
-		 reconnection},
-		{"unflushed = \"fail-next-flush\";", "unflushed = \"fua\";", "unflushed",
-		 "\"fail-next-flush\"", reconnection},
-		{"fence = \"timeout\";", "fence = \"strict\";", "fence", "\"timeout\"",
-		 reconnection},
-		{"fence_timeout = 10;", "fence_timeout = 11;", "fence_timeout", "10", reconnection},
 		{"on_exit = \"remove\";", "on_exit = \"keep\";", "on_exit", "\"remove\"",
 		 "keeping a device is not available yet"},
 		{"tls = { verify = true; };", "tls = { verify = false; };", "tls.verify", "true",
@@ -220,8 +210,6 @@ static void a_key_of_a_later_feature_takes_its_default_and_nothing_else(void **s
 	}
 	text_is_bad("devices = ( { name = \"a\"; remote = \"nbds://h/\"; } );",
 		    ":1: devices[0].remote: expected a URI without TLS: TLS is not available yet");
-	text_is_bad("devices = ( { name = \"a\"; remote = ( \"nbd://h/\", \"nbd://i/\" ); } );",
-		    ":1: devices[0].remote: expected a single URI: failover is not available yet");
 	text_is_bad(
 		"control = { metrics = \"127.0.0.1:9000\"; };\n"
 		"devices = ( { name = \"a\"; remote = \"nbd://h/\"; } );",

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Messages to a queue's thread from any other: a connection that is ready, or an order. The only
+ * way in; posting wakes the loop. Each function says who may call it.
+ */
+#ifndef GK_MAIL_H
+#define GK_MAIL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "session.h"
+
+/* A connected socket past its handshake, for a session that is DEAD. */
+struct gk_mail_offer {
+	int fd; /* -1: none */
+	unsigned int id;
+	struct gk_session_facts facts;
+};
+
+struct gk_mail {
+	pthread_mutex_t lock;          /* of all but event_fd and n_offers */
+	int event_fd;                  /* readable: there is mail */
+	struct gk_mail_offer *offers;  /* one per session of the queue */
+	unsigned int n_offers;
+	bool abort;                    /* cut every connection, fence or not */
+	bool detach;                   /* the device goes: do not wait for connections any more */
+};
+
+/* 0 or -errno. Before the queue's thread starts. */
+int gk_mail_init(struct gk_mail *mail, unsigned int n_sessions);
+
+/* Closes sockets that nobody took. Takes a zeroed struct. After the thread has ended. */
+void gk_mail_done(struct gk_mail *mail);
+
+/* Any thread. The fd becomes the queue's; the session of that slot must be DEAD. */
+void gk_mail_offer(struct gk_mail *mail, unsigned int slot, const struct gk_mail_offer *offer);
+
+/* Any thread. Whether an offer for that slot has not been taken yet. */
+bool gk_mail_offered(struct gk_mail *mail, unsigned int slot);
+
+/* Any thread. Both orders stay in force. */
+void gk_mail_order(struct gk_mail *mail, bool abort, bool detach);
+
+/* The queue's thread: empties the box. *ret_offers has room for n_offers. */
+void gk_mail_take(struct gk_mail *mail, struct gk_mail_offer *ret_offers, bool *ret_abort,
+		  bool *ret_detach);
+
+#endif

@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: MIT
+#include "reconnect.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "device.h"
+
+#define DELAY_FIRST_MS 100
+#define DELAY_CAP_MS   10000
+#define STABLE_MS      2000
+
+/* Where a dead session sits. */
+struct place {
+	struct gk_queue *queue;
+	unsigned int slot;
+	unsigned int id;
+};
+
+unsigned int gk_reconnect_delay_ms(unsigned int attempt, unsigned int *seed)
+{
+	unsigned int ms = DELAY_FIRST_MS;
+
+	if (!attempt)
+		return 0;
+	while (--attempt && ms < DELAY_CAP_MS)
+		ms *= 2;
+	if (ms > DELAY_CAP_MS)
+		ms = DELAY_CAP_MS;
+	/* Between half and all of it, so that many clients of one server spread out. */
+	return ms / 2 + (unsigned int)rand_r(seed) % (ms / 2 + 1);
+}
+
+int gk_reconnect_init(struct gk_reconnect *reconnect)
+{
+	int r = 0;
+
+	*reconnect = (struct gk_reconnect){.seed = (unsigned int)time(NULL) ^ (unsigned int)getpid()};
+	reconnect->dead_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (reconnect->dead_fd < 0)
+		r = -errno;
+	reconnect->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (!r && reconnect->stop_fd < 0)
+		r = -errno;
+	if (r)
+		gk_reconnect_done(reconnect);
+	return r;
+}
+
+void gk_reconnect_done(struct gk_reconnect *reconnect)
+{
+	if (reconnect->dead_fd > 0)
+		close(reconnect->dead_fd);
+	if (reconnect->stop_fd > 0)
+		close(reconnect->stop_fd);
+	reconnect->dead_fd = 0;
+	reconnect->stop_fd = 0;
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static void ring(int event_fd)
+{
+	uint64_t one = 1;
+
+	(void)!write(event_fd, &one, sizeof(one));
+}
+
+void gk_reconnect_wake(void *arg)
+{
+	struct gk_reconnect *reconnect = arg;
+
+	ring(reconnect->dead_fd);
+}
+
+void gk_reconnect_stop(struct gk_reconnect *reconnect)
+{
+	if (!reconnect->started)
+		return;
+	ring(reconnect->stop_fd);
+	pthread_join(reconnect->thread, NULL);
+	reconnect->started = false;
+}
+
+static enum gk_session_state state_of(const struct gk_session *session)
+{
+	return __atomic_load_n(&session->state, __ATOMIC_ACQUIRE);
+}
+
+/* The sessions that are DEAD with no socket on its way to them. */
+static unsigned int find_dead(struct gk_device *device, struct place *ret_places)
+{
+	unsigned int n = 0;
+
+	for (unsigned int c = 0; c < device->n_connections; c++) {
+		struct gk_queue *queue = &device->queues[c % device->n_queues].queue;
+		unsigned int slot = c / device->n_queues;
+
+		if (state_of(&queue->sessions[slot]) == GK_SESSION_DEAD &&
+		    !gk_mail_offered(&queue->mail, slot))
+			ret_places[n++] = (struct place){queue, slot, c};
+	}
+	return n;
+}
+
+/*
+ * Whether the server lost what it had not flushed: the whole device was disconnected, and the
+ * server ended a connection unasked, reset one it no longer knew, or was not listening for a
+ * while. Silence that ends with the old connection closed in order was only the network's.
+ */
+static bool server_restarted(const struct gk_device *device, const struct place *dead)
+{
+	if (device->reconnect.refused)
+		return true;
+	for (unsigned int i = 0; i < device->n_connections; i++) {
+		enum gk_session_end end = dead[i].queue->sessions[dead[i].slot].end;
+
+		if (end == GK_SESSION_END_CLOSED || end == GK_SESSION_END_RESET)
+			return true;
+	}
+	return false;
+}
+
+static void settle_unflushed(struct gk_device *device, const struct place *dead)
+{
+	bool dirty = false;
+
+	if (device->config->unflushed != GK_UNFLUSHED_FAIL_NEXT_FLUSH ||
+	    !server_restarted(device, dead))
+		return;
+	for (unsigned int i = 0; i < device->n_queues; i++)
+		dirty |= gk_unflushed_is_dirty(&device->unflushed, &device->queues[i].queue.dirty);
+	if (!dirty)
+		return;
+	gk_log(GK_LOG_ERROR,
+	       "dev%d: %s: the server restarted with acknowledged writes not flushed, they may be "
+	       "lost: the next flush fails, so that whoever calls fsync hears of it",
+	       device->dev_id, device->config->name);
+	gk_unflushed_owe(&device->unflushed);
+}
+
+/* Takes over growth, as far as the kernel can; refuses an export that is not ours any more. */
+static int check_export(struct gk_device *device, const struct nbd_export_facts *facts)
+{
+	uint64_t old_bytes = device->plan.size_bytes;
+	uint64_t bytes = facts->size_bytes / device->plan.block_size * device->plan.block_size;
+	char why[256];
+	int r = gk_plan_compare(device->config, &device->plan, &device->facts, facts, why, sizeof(why));
+
+	if (r) {
+		GK_LOG_LIMITED(&device->reconnect.log, GK_LOG_ERROR,
+			       "dev%d: %s: the server is back but %s: not reconnected",
+			       device->dev_id, device->config->name, why);
+		return r;
+	}
+	if (bytes <= old_bytes)
+		return 0;
+	r = gk_ublk_ctrl_update_size(device->ctrl, (uint32_t)device->dev_id, bytes >> 9);
+	if (r) {
+		gk_log(GK_LOG_WARNING,
+		       "dev%d: %s: the export grew to %" PRIu64 " bytes, which this kernel cannot "
+		       "pass on (%s): detach and attach to see them",
+		       device->dev_id, device->config->name, bytes, gk_strerror(r));
+	} else {
+		gk_log(GK_LOG_INFO, "dev%d: %s: the export grew from %" PRIu64 " to %" PRIu64 " bytes",
+		       device->dev_id, device->config->name, old_bytes, bytes);
+		__atomic_store_n(&device->plan.size_bytes, bytes, __ATOMIC_RELAXED);
+	}
+	device->facts.size_bytes = facts->size_bytes;
+	return 0;
+}
+
+static void hand_over(struct gk_device *device, const struct place *place,
+		      struct gk_dialled *dialled)
+{
+	struct gk_mail_offer offer = {
+		.fd = dialled->fd,
+		.id = place->id,
+		.facts = gk_device_session_facts(device, &dialled->facts),
+	};
+
+	dialled->fd = -1;
+	gk_mail_offer(&place->queue->mail, place->slot, &offer);
+	gk_count(&device->reconnect.reconnects, 1);
+}
+
+/* Dials one remote for n dead sessions. How many came back, or -errno. */
+static int dial(struct gk_device *device, size_t remote, const struct place *dead, unsigned int n,
+		struct gk_dialled *dialled)
+{
+	const struct gk_nbd_uri *uri = &device->config->remotes[remote];
+	struct gk_dial_options options = gk_device_dial_options(device, device->reconnect.stop_fd);
+	char why[GK_DIAL_WHY_BYTES];
+	int got = gk_dial_parallel(uri, &options, n, why, sizeof(why), dialled);
+	int r;
+
+	if (got < 0) {
+		if (got == -ECONNREFUSED || got == -ENOENT)
+			device->reconnect.refused = true;
+		if (got != -ECANCELED)
+			GK_LOG_LIMITED(&device->reconnect.log, GK_LOG_WARNING,
+				       "dev%d: %s: %s; trying again", device->dev_id,
+				       device->config->name, why);
+		return got;
+	}
+	r = check_export(device, &dialled[0].facts);
+	if (!r) {
+		if (n == device->n_connections)
+			settle_unflushed(device, dead);
+		device->reconnect.remote = remote;
+		device->reconnect.refused = false;
+		gk_log(GK_LOG_INFO, "dev%d: %s: reconnected to %s: %d connection%s",
+		       device->dev_id, device->config->name, dialled[0].peer, got,
+		       got == 1 ? "" : "s");
+		for (int i = 0; i < got; i++)
+			hand_over(device, &dead[i], &dialled[i]);
+	}
+	for (int i = 0; i < got; i++)
+		gk_dial_done(&dialled[i]);
+	return r ? r : got;
+}
+
+/*
+ * All connections of a device lead to one server, so the list of remotes is only gone through,
+ * the preferred one first, when none of them is left.
+ */
+static int redial(struct gk_device *device, const struct place *dead, unsigned int n,
+		  struct gk_dialled *dialled)
+{
+	int r = -ENOENT;
+
+	if (n < device->n_connections)
+		return dial(device, device->reconnect.remote, dead, n, dialled);
+	for (size_t i = 0; i < device->config->n_remotes && r < 0 && r != -ECANCELED; i++)
+		r = dial(device, i, dead, n, dialled);
+	return r;
+}
+
+/* Whether to go on: false when the thread is to end. */
+static bool wait_ms(struct gk_reconnect *reconnect, int ms, bool for_dead)
+{
+	struct pollfd fds[] = {{.fd = reconnect->stop_fd, .events = POLLIN},
+			       {.fd = for_dead ? reconnect->dead_fd : -1, .events = POLLIN}};
+	uint64_t count;
+
+	while (poll(fds, 2, ms) < 0)
+		;
+	if (fds[1].revents)
+		(void)!read(reconnect->dead_fd, &count, sizeof(count));
+	return !fds[0].revents;
+}
+
+static void *reconnect_thread(void *arg)
+{
+	struct gk_device *device = arg;
+	struct gk_reconnect *reconnect = &device->reconnect;
+	struct place *dead = calloc(device->n_connections, sizeof(*dead));
+	struct gk_dialled *dialled = calloc(device->n_connections, sizeof(*dialled));
+	unsigned int attempt = 0;
+	int64_t back_ms = INT64_MIN / 2;
+	bool go_on = dead && dialled;
+
+	while (go_on) {
+		unsigned int n = find_dead(device, dead);
+
+		if (!n) {
+			go_on = wait_ms(reconnect, -1, true);
+			/* A server that drops us as soon as it has us is not dialled in a storm. */
+			if (now_ms() - back_ms > STABLE_MS)
+				attempt = 0;
+			continue;
+		}
+		go_on = wait_ms(reconnect, (int)gk_reconnect_delay_ms(attempt, &reconnect->seed),
+				false);
+		attempt++;
+		/* More of them may have died during the wait. */
+		n = find_dead(device, dead);
+		if (go_on && n && redial(device, dead, n, dialled) == (int)n)
+			back_ms = now_ms();
+	}
+	free(dialled);
+	free(dead);
+	return NULL;
+}
+
+int gk_reconnect_start(struct gk_device *device)
+{
+	int r = -pthread_create(&device->reconnect.thread, NULL, reconnect_thread, device);
+
+	device->reconnect.started = !r;
+	return r;
+}
