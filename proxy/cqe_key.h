@@ -21,6 +21,9 @@ enum gk_cqe_kind {
 	GK_CQE_TICK,         /* time to look whether somebody waits too long */
 };
 
+/* Set on what was cut off a chain before the kernel saw it: counts as -ECANCELED. */
+#define GK_CQE_CUT (UINT64_C(1) << 63)
+
 static inline uint64_t gk_cqe_key(enum gk_cqe_kind kind, uint16_t index)
 {
 	return (uint64_t)kind << 32 | index;
@@ -34,7 +37,7 @@ static inline uint64_t gk_cqe_key_of_element(enum gk_cqe_kind kind, uint16_t ind
 
 static inline enum gk_cqe_kind gk_cqe_key_kind(uint64_t key)
 {
-	return (enum gk_cqe_kind)(key >> 32);
+	return (enum gk_cqe_kind)((key & ~GK_CQE_CUT) >> 32);
 }
 
 static inline uint16_t gk_cqe_key_index(uint64_t key)

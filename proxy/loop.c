@@ -11,6 +11,7 @@
 #include <time.h>
 
 #include "datapath.h"
+#include "gk_io_uring.h"
 
 int gk_queue_init(struct gk_queue *queue, const struct gk_queue_params *params)
 {
@@ -187,11 +188,53 @@ int gk_queue_open(struct gk_queue *queue)
 	return 0;
 }
 
+static struct io_uring_sqe *sqe_at(struct gk_queue *queue, unsigned int position)
+{
+	return &queue->ring.sq.sqes[position & *queue->ring.sq.kring_mask];
+}
+
+/*
+ * Whether what stands behind an SQE depends on it: a link, the rest of a group, or, when the SQE
+ * is the last of a group, the link of its leader.
+ */
+static bool chain_goes_on(unsigned int flags, unsigned int before)
+{
+	return flags & (IOSQE_IO_LINK | IOSQE_SQE_GROUP) ||
+	       (before & IOSQE_SQE_GROUP && before & IOSQE_IO_LINK);
+}
+
+/*
+ * The kernel may stop taking SQEs in the middle of a chain when it is out of memory, and run what
+ * it has. The rest would start at the next submission without waiting for the first half, and
+ * overtake it on the stream: it is turned into what it has to be, cancelled.
+ * (Linux io_uring/io_uring.c, io_submit_sqes().)
+ */
+static void cancel_cut_chain(struct gk_queue *queue)
+{
+	unsigned int tail = queue->ring.sq.sqe_tail;
+	unsigned int position = tail - io_uring_sq_ready(&queue->ring);
+	unsigned int before = sqe_at(queue, position - 1)->flags;
+	bool go_on = chain_goes_on(before, sqe_at(queue, position - 2)->flags);
+
+	while (go_on && position != tail) {
+		struct io_uring_sqe *sqe = sqe_at(queue, position++);
+		uint64_t key = sqe->user_data;
+
+		go_on = chain_goes_on(sqe->flags, before);
+		before = sqe->flags;
+		memset(sqe, 0, sizeof(*sqe));
+		sqe->opcode = IORING_OP_NOP;
+		sqe->user_data = key | GK_CQE_CUT;
+	}
+}
+
 void gk_queue_reserve(struct gk_queue *queue, unsigned int n)
 {
 	/* Submission empties the ring, unless the kernel is out of memory for a moment. */
-	while (io_uring_sq_space_left(&queue->ring) < n)
+	while (io_uring_sq_space_left(&queue->ring) < n) {
 		(void)io_uring_submit(&queue->ring);
+		cancel_cut_chain(queue);
+	}
 }
 
 struct io_uring_sqe *gk_queue_sqe(struct gk_queue *queue, uint64_t key)
@@ -208,7 +251,7 @@ struct io_uring_sqe *gk_queue_sqe(struct gk_queue *queue, uint64_t key)
 static void dispatch(struct gk_queue *queue, const struct io_uring_cqe *cqe)
 {
 	uint64_t key = cqe->user_data;
-	int res = cqe->res;
+	int res = key & GK_CQE_CUT ? -ECANCELED : cqe->res;
 	uint16_t index = gk_cqe_key_index(key);
 	unsigned int element = gk_cqe_key_element(key);
 
@@ -261,6 +304,7 @@ int gk_queue_turn(struct gk_queue *queue)
 	}
 	keep_ticking(queue);
 	r = io_uring_submit_and_wait(&queue->ring, 1);
+	cancel_cut_chain(queue);
 	if (r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY)
 		return r;
 	queue->now_ns = monotonic_ns();

@@ -367,8 +367,8 @@ static void each_bad_manner_of_a_server_has_its_sentence(void **state)
 		int error;
 		const char *says;
 	} table[] = {
-		{GK_HANDSHAKE_SERVER_SILENT, 0.05, -ETIMEDOUT, "did not send its greeting within"},
-		{GK_HANDSHAKE_SERVER_STALLS, 0.05, -ETIMEDOUT, "its answer to NBD_OPT_GO"},
+		{GK_HANDSHAKE_SERVER_SILENT, 0.2, -ETIMEDOUT, "did not send its greeting within"},
+		{GK_HANDSHAKE_SERVER_STALLS, 0.5, -ETIMEDOUT, "its answer to NBD_OPT_GO"},
 		{GK_HANDSHAKE_SERVER_CLOSES, 0, -ECONNRESET, "without a greeting"},
 		{GK_HANDSHAKE_SERVER_BANNER, 0, -EPROTO, "SSH-2.0-"},
 		{GK_HANDSHAKE_SERVER_TALKS, 0, -EPROTO, "before the first request"},
@@ -464,7 +464,7 @@ static void a_slow_name_server_does_not_hold_up_the_caller(void **state)
 
 	(void)state;
 	use_uri("nbd://slow.test");
-	assert_int_equal(fails(0.05), -ETIMEDOUT);
+	assert_int_equal(fails(0.2), -ETIMEDOUT);
 	assert_says("name server");
 	opt.cancel_fd = eventfd(1, EFD_CLOEXEC);
 	assert_true(opt.cancel_fd >= 0);
@@ -487,7 +487,7 @@ static void a_full_unix_backlog_counts_as_no_answer(void **state)
 	filler = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_int_equal(connect(filler, (struct sockaddr *)&un, sizeof(un)), 0);
 	use_uri("nbd+unix:///?socket=%s", un.sun_path);
-	assert_int_equal(fails(0.05), -ETIMEDOUT);
+	assert_int_equal(fails(0.2), -ETIMEDOUT);
 	close(filler);
 	close(full);
 	unlink(un.sun_path);
