@@ -45,15 +45,17 @@ static size_t staging_wanted(const struct gk_session *session)
 static struct iovec staging_room(struct gk_session *session)
 {
 	size_t staged = session->wr - session->rd;
-	size_t room;
+	size_t wanted = staging_wanted(session);
+	size_t room = GK_STAGING_BYTES - staged;
 
 	memmove(session->staging, session->staging + session->rd, staged);
 	session->rd = 0;
 	session->wr = staged;
-	room = GK_STAGING_BYTES - staged;
 	assert(room > 0);
-	if (room > staging_wanted(session))
-		room = staging_wanted(session);
+	if (wanted > staged)
+		wanted -= staged;
+	if (room > wanted)
+		room = wanted;
 	return (struct iovec){.iov_base = session->staging + staged, .iov_len = room};
 }
 
