@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # Runs tests one after the other inside a guest, for tests/run.sh, which reads the lines that start with @@.
-# Ends early, with a line less, when a test leaves something behind that only a new guest gets rid of.
+# Ends after the first test that fails.
 cd "$(dirname "$0")/../.." || exit 1
 
 for test; do
@@ -10,8 +10,6 @@ for test; do
 	timeout -k 10 "${GK_TEST_TIMEOUT:-180}" bash "tests/e2e/$test.sh" </dev/null 2>&1
 	status=$?
 	echo "@@ end $test $status $(((${EPOCHREALTIME/[.,]/} - start) / 1000))"
-	if compgen -G '/dev/ublk[bc]*' >/dev/null; then
-		echo "@@ dirty"
-		exit 0
-	fi
+	# What a failed test left in the kernel is not worth finding out: the rest gets a new guest.
+	[ "$status" = 0 ] || exit 0
 done

@@ -5,7 +5,7 @@
 truncate -s 128M "$dir/disk"
 nbdkit_unix file "$dir/disk"
 start_gkproxy
-printf 'label: gpt\nsize=64MiB\n\n' | sfdisk -q "$device"
+printf 'label: gpt\nsize=64MiB\nsize=+\n' | sfdisk -q "$device"
 wait_for 10 "the partitions appear" test -b "${device}p2"
 mkfs.xfs -q -f "${device}p1" 2>/dev/null || mkfs.ext4 -q "${device}p1"
 mkfs.ext4 -q "${device}p2"

@@ -9,16 +9,20 @@ for signal in TERM INT; do
 	stop_gkproxy "$signal"
 done
 
-step "SIGTERM with two devices, one of them busy"
+step "SIGTERM with two devices, one of them busy, one of them held open"
 cat >"$conf" <<END
 devices = ( { name = "vol0"; id = 0; remote = "$uri"; }, { name = "vol1"; id = 1; remote = "$uri"; } );
 END
 start_conf
 same "$(status '.devices | map(.path) | join(" ")')" "/dev/ublkb0 /dev/ublkb1" devices
-fio --name=busy --filename="$device" --eta=never --ioengine=libaio --direct=1 --iodepth=32 --rw=randread --bs=4k \
-	--time_based --runtime=120 >"$dir/fio.log" 2>&1 &
-fio_pid=$!
+while dd if="$device" of=/dev/null bs=4k count=1000 iflag=direct status=none 2>"$dir/dd"; do :; done &
+reader_pid=$!
+exec 5</dev/ublkb1
 busy() { [ "$(status '.devices[0].counters.reads')" -gt 200 ]; }
-wait_for 60 "fio is at work" busy
+wait_for 60 "the reader is at work" busy
 stop_gkproxy
-! wait "$fio_pid" || fail "fio saw no error when its device went"
+wait_for 60 "the reader ends" gone "$reader_pid"
+exec 5<&-
+
+step "the ids are free again"
+start_conf

@@ -3,12 +3,11 @@
 # The delay filter answers reads later than writes that came after them, on one connection.
 . "$(dirname "$0")/../lib/functions.sh"
 
-truncate -s 64M "$dir/disk"
+truncate -s 8M "$dir/disk"
 nbdkit_unix --filter=log --filter=delay file "$dir/disk" rdelay=50ms wdelay=1ms logfile="$dir/server.log"
 start_gkproxy queues=1 connections=1
-fio_verify filled --size=4m --bs=16k --bssplit=16k --blockalign=4k
 fio --name=mixed --filename="$device" --eta=never --ioengine=libaio --direct=1 --iodepth=32 --rw=randrw \
-	--bs=4k --size=8m --offset=8m --io_size=8m --output="$dir/fio.log"
+	--bs=4k --size=8m --io_size=2m --output="$dir/fio.log"
 same_bytes "$device" "$dir/disk"
 stop_gkproxy
 

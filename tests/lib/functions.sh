@@ -211,7 +211,7 @@ logged() {
 # block with its own checksum.
 fio_verify() {
 	fio --name="$1" --filename="$device" --ioengine=libaio --direct=1 --iodepth=64 \
-		--rw=randwrite --bssplit=512/20:4k/40:16k/20:64k/10:256k/6:1m/4 --blockalign=512 \
+		--rw=randwrite --bssplit=512/20:4k/40:16k/20:64k/10:256k/6:1m/4 \
 		--size=48m --verify=crc32c --verify_fatal=1 --do_verify=1 --randrepeat=1 \
 		--eta=never --output="$dir/fio.log" "${@:2}" ||
 		fail "fio: $(cat "$dir/fio.log")"
