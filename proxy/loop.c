@@ -119,6 +119,7 @@ static void read_mail(struct gk_queue *queue)
 		if (offer->fd < 0)
 			continue;
 		gk_session_up(&queue->sessions[i], offer->id, offer->fd, &offer->facts);
+		gk_mail_taken(&queue->mail, i);
 		up = true;
 	}
 	if (up)

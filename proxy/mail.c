@@ -32,7 +32,7 @@ void gk_mail_done(struct gk_mail *mail)
 	if (!mail->offers)
 		return;
 	for (unsigned int i = 0; i < mail->n_offers; i++)
-		if (mail->offers[i].fd >= 0)
+		if (mail->offers[i].fd >= 0 && !mail->offers[i].taken)
 			close(mail->offers[i].fd);
 	free(mail->offers);
 	if (mail->event_fd >= 0)
@@ -85,9 +85,18 @@ void gk_mail_take(struct gk_mail *mail, struct gk_mail_offer *ret_offers, bool *
 	pthread_mutex_lock(&mail->lock);
 	for (unsigned int i = 0; i < mail->n_offers; i++) {
 		ret_offers[i] = mail->offers[i];
-		mail->offers[i].fd = -1;
+		if (mail->offers[i].taken)
+			ret_offers[i].fd = -1;
+		mail->offers[i].taken = mail->offers[i].fd >= 0;
 	}
 	*ret_abort = mail->abort;
 	*ret_detach = mail->detach;
+	pthread_mutex_unlock(&mail->lock);
+}
+
+void gk_mail_taken(struct gk_mail *mail, unsigned int slot)
+{
+	pthread_mutex_lock(&mail->lock);
+	mail->offers[slot] = (struct gk_mail_offer){.fd = -1};
 	pthread_mutex_unlock(&mail->lock);
 }

@@ -16,6 +16,7 @@ struct gk_mail_offer {
 	int fd; /* -1: none */
 	unsigned int id;
 	struct gk_session_facts facts;
+	bool taken; /* by the queue's thread, which is about to bring the session UP */
 };
 
 struct gk_mail {
@@ -36,14 +37,23 @@ void gk_mail_done(struct gk_mail *mail);
 /* Any thread. The fd becomes the queue's; the session of that slot must be DEAD. */
 void gk_mail_offer(struct gk_mail *mail, unsigned int slot, const struct gk_mail_offer *offer);
 
-/* Any thread. Whether an offer for that slot has not been taken yet. */
+/*
+ * Any thread. Whether there is an offer for that slot whose session is not UP yet. Who finds none
+ * and then still sees the session DEAD knows that nobody else attends to it.
+ */
 bool gk_mail_offered(struct gk_mail *mail, unsigned int slot);
 
 /* Any thread. Both orders stay in force. */
 void gk_mail_order(struct gk_mail *mail, bool abort, bool detach);
 
-/* The queue's thread: empties the box. *ret_offers has room for n_offers. */
+/*
+ * The queue's thread: what arrived since the last time; *ret_offers has room for n_offers. Sockets
+ * are the caller's; their offers stand until gk_mail_taken().
+ */
 void gk_mail_take(struct gk_mail *mail, struct gk_mail_offer *ret_offers, bool *ret_abort,
 		  bool *ret_detach);
+
+/* The queue's thread: the session of a slot whose offer was taken is UP. */
+void gk_mail_taken(struct gk_mail *mail, unsigned int slot);
 
 #endif

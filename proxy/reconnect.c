@@ -108,8 +108,9 @@ static unsigned int find_dead(struct gk_device *device, struct place *ret_places
 		struct gk_queue *queue = &device->queues[c % device->n_queues].queue;
 		unsigned int slot = c / device->n_queues;
 
-		if (state_of(&queue->sessions[slot]) == GK_SESSION_DEAD &&
-		    !gk_mail_offered(&queue->mail, slot))
+		/* In this order: an offer goes away after its session has come UP. */
+		if (!gk_mail_offered(&queue->mail, slot) &&
+		    state_of(&queue->sessions[slot]) == GK_SESSION_DEAD)
 			ret_places[n++] = (struct place){queue, slot, c};
 	}
 	return n;
