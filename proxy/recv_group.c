@@ -32,13 +32,14 @@ static size_t staging_wanted(const struct gk_session *session)
 {
 	bool staged_payload = session->rx_tag && !into_kernel_buffer(session) &&
 			      !into_tag_buffer(session);
+	size_t wanted = 4096;
 
-	if (!session->large_reads || staged_payload || session->state == GK_SESSION_FENCING)
+	if (!session->large_reads || session->state == GK_SESSION_FENCING)
 		return GK_STAGING_BYTES;
-	if (session->large_reads < session->in_flight)
-		return 4096;
-	return session->structured ? sizeof(struct nbd_structured_reply) + 8
-				   : sizeof(struct nbd_simple_reply);
+	if (session->large_reads == session->in_flight)
+		wanted = session->structured ? sizeof(struct nbd_structured_reply) + 8
+					     : sizeof(struct nbd_simple_reply);
+	return staged_payload ? session->rx_left + wanted : wanted;
 }
 
 /* Leaves room behind what is staged; what is there is less than a header and an error chunk. */
