@@ -1,0 +1,332 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# The guest's part of compare.sh: runs the jobs over every subject and prints each measurement as a line
+# of JSON behind "@@ ". Environment:
+#
+#   GK_BENCH_ROUNDS   0: none, counts instead the instructions of one run (in a guest of run.sh -i)
+#   GK_BENCH_SECONDS  of each run
+#   GK_BENCH_JOBS     regular expression
+#   GK_BENCH_ZC       data path for the zero copy subjects: group, registered; auto: what there is
+# shellcheck source=tests/lib/functions.sh
+. tests/lib/functions.sh
+export LC_ALL=C
+
+export_mib=256
+ticks_per_s=100 # USER_HZ
+
+# ---- jobs: NAME RW BYTES DEPTH ----
+
+jobs=()
+for depth in 1 32 128; do
+	jobs+=("4k-randread-qd$depth randread 4096 $depth" "4k-randwrite-qd$depth randwrite 4096 $depth")
+done
+for size in 64 128 512 1024; do
+	jobs+=("${size}k-read-qd8 read $((size * 1024)) 8" "${size}k-write-qd8 write $((size * 1024)) 8")
+done
+jobs+=("4k-randrw70-qd32 randrw 4096 32")
+
+# ---- subjects: NAME DEVICE ----
+
+declare -A device_of
+
+start_subjects() {
+	local path paths=(copy) id=0 n
+
+	nbdkit_tcp memory "${export_mib}M"
+	for n in 1 2; do
+		nbd-client -C "$n" 127.0.0.1 10809 "/dev/nbd$n" >/dev/null 2>&1
+		device_of[nbdko-$n]=nbd$n
+		wait_for 30 "nbd$n has its size" has_size "nbd$n"
+	done
+	[ -z "$GK_BENCH_ZC" ] || paths+=("$GK_BENCH_ZC")
+	{
+		echo "devices = ("
+		for path in "${paths[@]}"; do
+			for n in 1 2; do
+				[ "$id" = 0 ] || echo ,
+				echo "{ name = \"$path-$n\"; id = $id; remote = \"$uri\"; data_path = \"$path\";"
+				echo "  queues = $n; connections = $n; }"
+				id=$((id + 1))
+			done
+		done
+		echo ");"
+	} >"$conf"
+	start_conf
+	while read -r path n id; do
+		# What auto became; copy a second time is no subject.
+		[ "$path" = copy ] && [ "$id" -gt 1 ] || device_of[gkproxy-$path-$n]=ublkb$id
+	done < <(status '.devices[] | "\(.data_path) \(.queues) \(.path | ltrimstr("/dev/ublkb"))"')
+	subjects=()
+	for n in 1 2; do
+		# With one CPU there is nothing to learn from two queues.
+		[ "$n" = 1 ] || [ "$GK_BENCH_ROUNDS" != 0 ] || continue
+		for path in nbdko gkproxy-copy gkproxy-group gkproxy-registered; do
+			[ -z "${device_of[$path-$n]:-}" ] || subjects+=("$path-$n")
+		done
+	done
+	for path in "${subjects[@]}"; do
+		[ ! -e "/sys/block/${device_of[$path]}/queue/scheduler" ] ||
+			echo none >"/sys/block/${device_of[$path]}/queue/scheduler"
+		echo "$path is ${device_of[$path]}: $(settings_of "${device_of[$path]}")"
+	done
+}
+
+has_size() {
+	[ "$(cat "/sys/block/$1/size")" != 0 ]
+}
+
+settings_of() {
+	local key
+
+	for key in scheduler max_sectors_kb nr_requests logical_block_size; do
+		printf '%s %s  ' "$key" "$(cat "/sys/block/$1/queue/$key")"
+	done
+}
+
+# ---- what the kernel counts ----
+
+# ticks_of PID: sets ticks to its user and system time, all threads together.
+ticks_of() {
+	local line
+
+	read -r line <"/proc/$1/stat"
+	# shellcheck disable=SC2086  # fields; the name, which may have blanks, is cut off
+	set -- ${line##*) }
+	ticks=$((${12} + ${13}))
+}
+
+# kernel_ticks: sets ticks to the time of all kernel threads that work for a block device or a socket.
+# nbd.ko receives in a worker of its queue nbdN-recv.
+kernel_ticks() {
+	local stat line sum=0
+
+	for stat in /proc/[0-9]*/stat; do
+		{ read -r line <"$stat"; } 2>/dev/null || continue
+		case $line in
+		*'(kworker/'* | *'(ksoftirqd/'*) ;;
+		*) continue ;;
+		esac
+		# shellcheck disable=SC2086
+		set -- ${line##*) }
+		sum=$((sum + ${12} + ${13}))
+	done
+	ticks=$sum
+}
+
+# sectors_of DEVICE: sets sectors to those read and written.
+sectors_of() {
+	local read_ written
+
+	read -r _ _ read_ _ _ _ written _ <"/sys/block/$1/stat"
+	sectors=$((read_ + written))
+}
+
+# ns_of PID: sets ns to the run time of its threads.
+ns_of() {
+	local task run
+
+	ns=0
+	for task in "/proc/$1/task"/*/schedstat; do
+		read -r run _ <"$task"
+		ns=$((ns + run))
+	done
+}
+
+# kernel_ns: as kernel_ticks, in nanoseconds.
+kernel_ns() {
+	local dir name sum=0
+
+	for dir in /proc/[0-9]*; do
+		{ read -r name <"$dir/comm"; } 2>/dev/null || continue
+		case $name in
+		kworker/* | ksoftirqd/*)
+			ns_of "${dir#/proc/}"
+			sum=$((sum + ns))
+			;;
+		esac
+	done
+	ns=$sum
+}
+
+# ---- one run ----
+
+# fio_args DEVICE RW BYTES DEPTH: sets args.
+fio_args() {
+	args=(--name=bench --filename="/dev/$1" --ioengine=libaio --direct=1 --rw="$2" --rwmixread=70 --bs="$3"
+		--iodepth="$4" --norandommap --randrepeat=1 --scramble_buffers=0 --unified_rw_reporting=mixed
+		--lat_percentiles=1 --clat_percentiles=0 --slat_percentiles=0 --percentile_list=50:99
+		--disk_util=0 --output-format=json --output="$dir/fio.json" --eta=never)
+}
+
+run_fio() {
+	fio "${args[@]}" "$@" 2>"$dir/fio.err" || fail "fio: $(cat "$dir/fio.err")"
+}
+
+# measure ROUND JOB SUBJECT RW BYTES DEPTH. What the subject is charged with: gkproxy's process; for nbd.ko
+# the kernel's workers, which is not all: it sends in the process that submits. total_cpu_us_per_io has
+# this too: fio's process, the subject and the kernel's workers, for all subjects alike.
+measure() {
+	local device=${device_of[$3]} sectors ticks args before_sectors before_daemon before_kernel daemon
+
+	fio_args "$device" "$4" "$5" "$6"
+	sectors_of "$device"
+	before_sectors=$sectors
+	ticks_of "$gkproxy_pid"
+	before_daemon=$ticks
+	kernel_ticks
+	before_kernel=$ticks
+	run_fio --time_based --runtime="$GK_BENCH_SECONDS" --ramp_time=1
+	ticks_of "$gkproxy_pid"
+	daemon=$((ticks - before_daemon))
+	kernel_ticks
+	sectors_of "$device"
+	jq -c --argjson round "$1" --arg job "$2" --arg subject "$3" --argjson tick_us $((1000000 / ticks_per_s)) \
+		--argjson daemon "$daemon" --argjson kernel $((ticks - before_kernel)) \
+		--argjson n $(((sectors - before_sectors) * 512 / $5)) '.jobs[0]
+		| ((.usr_cpu + .sys_cpu) * .job_runtime * 10 / .mixed.total_ios) as $fio_us
+		| .mixed | {round: $round, job: $job, subject: $subject,
+			iops: (.total_ios * 1000 / .runtime), mbps: (.io_bytes / 1000 / .runtime),
+			p50_us: (.lat_ns.percentile["50.000000"] / 1000),
+			p99_us: (.lat_ns.percentile["99.000000"] / 1000),
+			cpu_us_per_io: ((if $subject | startswith("nbdko") then $kernel else $daemon end)
+				* $tick_us / $n),
+			total_cpu_us_per_io: ($fio_us + ($daemon + $kernel) * $tick_us / $n)}' \
+		"$dir/fio.json" | sed 's/^/@@ /'
+}
+
+# ---- system calls ----
+
+tracing=/sys/kernel/debug/tracing
+trigger=$tracing/events/raw_syscalls/sys_enter/trigger
+
+# trace_daemon: the kernel counts the daemon's system calls by number, which slows it little.
+trace_daemon() {
+	local task filter=''
+
+	for task in "/proc/$gkproxy_pid/task"/*; do
+		filter+="${filter:+||}common_pid==${task##*/}"
+	done
+	trigger_text="hist:keys=id if $filter"
+	echo "$trigger_text" >"$trigger"
+}
+
+count_calls() {
+	local job=$1 subject=$2 device=${device_of[$2]} sectors args strace_pid='' before before_loops calls n how
+	local loops='[.devices[].counters.loops] | add'
+	shift 2
+
+	fio_args "$device" "$@"
+	before_loops=$(status "$loops")
+	sectors_of "$device"
+	before=$sectors
+	if [ -e "$tracing/events/raw_syscalls/sys_enter/hist" ]; then
+		how=kernel
+		trace_daemon
+		run_fio --time_based --runtime="$GK_BENCH_SECONDS"
+		calls=$(awk '/hitcount:/ { n += $NF } END { print n + 0 }' "${trigger%trigger}hist")
+		echo "!$trigger_text" >"$trigger"
+	else
+		how=strace
+		strace -qq -c -f -p "$gkproxy_pid" -o "$dir/strace" &
+		strace_pid=$!
+		wait_for 30 "strace holds the daemon" traced
+		run_fio --time_based --runtime="$GK_BENCH_SECONDS"
+		kill -INT "$strace_pid"
+		wait "$strace_pid" || true
+		calls=$(awk '$NF == "total" { print $(NF == 6 ? 4 : 3) }' "$dir/strace")
+	fi
+	sectors_of "$device"
+	n=$(((sectors - before) * 512 / $2))
+	jq -nc --arg job "$job" --arg subject "$subject" --argjson calls "$calls" --argjson n "$n" --arg how "$how" \
+		--argjson loops $(($(status "$loops") - before_loops)) '{job: $job, subject: $subject,
+			once: {syscalls_per_io: ($calls / $n), enters_per_io: ($loops / $n)}, how: $how}' |
+		sed 's/^/@@ /'
+}
+
+traced() {
+	grep -qx 'TracerPid:[[:space:]]*[1-9][0-9]*' "/proc/$gkproxy_pid/status"
+}
+
+# ---- instructions ----
+
+# instructions_of SUBJECT RW BYTES DEPTH MIB: sets counts to instructions of subject, fio, server. With run.sh
+# -i a nanosecond of run time is one. fio moves so many MiB.
+instructions_of() {
+	local ns args daemon kernel server seconds TIMEFORMAT='%3U %3S'
+	local size=$5
+
+	fio_args "${device_of[$1]}" "$2" "$3" "$4"
+	ns_of "$gkproxy_pid"
+	daemon=$ns
+	kernel_ns
+	kernel=$ns
+	ns_of "$server_pid"
+	server=$ns
+	seconds=$({ time run_fio --io_size="${size}M" --size="${export_mib}M"; } 2>&1)
+	ns_of "$server_pid"
+	server=$((ns - server))
+	ns_of "$gkproxy_pid"
+	daemon=$((ns - daemon))
+	kernel_ns
+	kernel=$((ns - kernel))
+	counts="$daemon $kernel $server $seconds"
+}
+
+# A long run less a short one: what starting costs cancels out.
+count_instructions() {
+	local job=$1 subject=$2 counts short
+	shift 2
+
+	instructions_of "$subject" "$@" 4
+	short=$counts
+	instructions_of "$subject" "$@" 20
+	# shellcheck disable=SC2086
+	jq -nc --arg job "$job" --arg subject "$subject" --argjson bs "$2" '[$ARGS.positional[] | tonumber] as $v
+		| (16 * 1.048576) as $mb | [range(5) | $v[. + 5] - $v[.]] as $d
+		| ((if $subject | startswith("nbdko") then $d[1] else $d[0] end) / $mb) as $own
+		| (($d[3] + $d[4]) * 1e9 / $mb) as $fio
+		| {job: $job, subject: $subject, instructions_per_mb: $own,
+			fio_instructions_per_mb: $fio, server_instructions_per_mb: ($d[2] / $mb),
+			total_instructions_per_mb: (($d[0] + $d[1]) / $mb + $fio),
+			instructions_per_io: ($own * $bs / 1e6)}' --args $short $counts | sed 's/^/@@ /'
+}
+
+# ----
+
+each() {
+	local job name rw bytes depth i first=$1
+	shift
+
+	for job in "${jobs[@]}"; do
+		read -r name rw bytes depth <<<"$job"
+		[[ $name =~ $GK_BENCH_JOBS ]] || continue
+		for i in "${!subjects[@]}"; do
+			subject=${subjects[(i + first) % ${#subjects[@]}]}
+			echo "$name $subject"
+			"$@" "$name" "$subject" "$rw" "$bytes" "$depth"
+		done
+	done
+}
+
+count_calls_of_gkproxy() {
+	[[ $2 = nbdko* ]] || count_calls "$@"
+}
+
+start_subjects
+uname -r | sed 's/.*/@@ {"release": "&"}/'
+fio --name=fill --filename=/dev/nbd1 --rw=write --bs=1M --direct=1 --refill_buffers --output="$dir/fill" ||
+	fail "fio cannot fill the export"
+
+if [ "$GK_BENCH_ROUNDS" = 0 ]; then
+	each 0 count_instructions
+else
+	for round in $(seq "$GK_BENCH_ROUNDS"); do
+		# Another subject begins in each.
+		step "round $round"
+		each "$round" measure "$round"
+	done
+	step "system calls"
+	each 0 count_calls_of_gkproxy
+fi
+nbd-client -d /dev/nbd1 >/dev/null
+nbd-client -d /dev/nbd2 >/dev/null

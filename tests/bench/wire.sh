@@ -1,0 +1,309 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Measures the proxy's queue loop beside libnbd, natively.
+set -euo pipefail
+shopt -s inherit_errexit
+export LC_ALL=C
+
+usage() {
+	cat <<-'END'
+	usage: tests/bench/wire.sh [--quick] [--rounds N] [--seconds S] [--size MIB] [--jobs REGEX]
+	                           [--json FILE]
+
+	Measures the proxy's queue loop (data path copy, requests from user memory in place of ublk) beside
+	fio's nbd engine (libnbd) and nbdcopy, over one TCP connection on this host, without ublk and without a
+	virtual machine: against nbdkit's memory plugin and against a server that does nothing. The subjects of
+	a job run one after the other in every round. Prints a table; the numbers are medians of the rounds.
+
+	  --quick      one round of short runs of a few jobs: shows that all works, measures little
+	  --rounds N   default 3
+	  --seconds S  of each run, default 3
+	  --size MIB   of the export, which nbdcopy copies once in a run; default 256
+	  --jobs REGEX only these
+	  --json FILE  writes the table there, too
+
+	The client runs on the first CPU, the server on the others. Programs are taken from $GK_BUILD (default:
+	build/ in the source tree), where they are brought up to date first.
+	END
+}
+
+die() {
+	echo "tests/bench: $*" >&2
+	exit 1
+}
+
+bench_dir=$(dirname "$(realpath "$0")")
+top=$(realpath "$bench_dir/../..")
+build=${GK_BUILD:-$top/build}
+rounds=3 seconds=3 warm_up=0.5 export_mib=256 jobs_wanted=. json='' quick=''
+while [ $# -gt 0 ]; do
+	case $1 in
+	--quick) quick=1 rounds=1 seconds=1 warm_up=0.2 export_mib=64 ;;
+	--rounds) rounds=${2:?} && shift ;;
+	--seconds) seconds=${2:?} && shift ;;
+	--size) export_mib=${2:?} && shift ;;
+	--jobs) jobs_wanted=${2:?} && shift ;;
+	--json) json=${2:?} && shift ;;
+	-h | --help) usage; exit 0 ;;
+	*) usage >&2; exit 2 ;;
+	esac
+	shift
+done
+
+tmp=$(mktemp -d "${TMPDIR:-/tmp}/gkproxy-bench.XXXXXX")
+shm=$(mktemp -d /dev/shm/gkproxy-bench.XXXXXX)
+server_pids=()
+clean_up() {
+	local status=$?
+
+	[ ${#server_pids[@]} = 0 ] || kill "${server_pids[@]}" 2>/dev/null || true
+	rm -rf "$tmp" "$shm"
+	exit "$status"
+}
+trap clean_up EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+{
+	[ -e "$build/Makefile" ] || [ -e "$build/build.ninja" ] || cmake -S "$top" -B "$build"
+	cmake --build "$build" --target wire_bench null_server -j "$(nproc)"
+} >"$tmp/build.log" 2>&1 || {
+	tail -n 30 "$tmp/build.log" >&2
+	die "the programs do not build in $build"
+}
+wire_bench=$build/tests/bench/wire_bench
+null_server=$build/tests/bench/null_server
+
+client=(taskset -c 0)
+server=()
+[ "$(nproc)" = 1 ] || server=(taskset -c "1-$(($(nproc) - 1))")
+[ "$(nproc)" != 1 ] || client=()
+
+# ---- servers ----
+
+export_bytes=$((export_mib << 20))
+declare -A uris
+
+answers() {
+	nbdinfo --size "$1" >/dev/null 2>&1
+}
+
+start_null() {
+	local deadline=$((SECONDS + 10)) uri
+
+	"${server[@]}" "$null_server" -p 0 >"$tmp/null" &
+	server_pids+=($!)
+	until uri=$(sed -n 's/^listening: //p' "$tmp/null") && [ -n "$uri" ]; do
+		[ "$SECONDS" -lt "$deadline" ] || die "null_server does not start"
+		sleep 0.02
+	done
+	uris[null]=$uri$export_bytes
+}
+
+# nbdkit cannot be asked which port it found: a taken one makes it end, and another is tried.
+start_nbdkit() {
+	local deadline=$((SECONDS + 20)) pid port
+
+	for _ in {1..20}; do
+		port=$((20000 + RANDOM % 12000))
+		"${server[@]}" nbdkit -f -i 127.0.0.1 -p "$port" memory "$export_bytes" 2>"$tmp/nbdkit" &
+		pid=$!
+		uris[nbdkit]=nbd://127.0.0.1:$port/
+		until answers "${uris[nbdkit]}"; do
+			kill -0 "$pid" 2>/dev/null || continue 2
+			[ "$SECONDS" -lt "$deadline" ] || die "nbdkit does not answer: $(cat "$tmp/nbdkit")"
+			sleep 0.02
+		done
+		server_pids+=("$pid")
+		return
+	done
+	die "nbdkit does not start: $(cat "$tmp/nbdkit")"
+}
+
+# ---- one run of each subject: URI RW BYTES DEPTH; prints a measurement ----
+
+# op_of RW: read or write.
+op_of() {
+	echo "${1#rand}"
+}
+
+sequential_flag() {
+	[ "${1#rand}" != "$1" ] || echo -S
+}
+
+run_gkproxy() {
+	local uri=$1 rw=$2 bs=$3 qd=$4 flag
+
+	flag=$(sequential_flag "$rw")
+	"${client[@]}" "$wire_bench" -u "$uri" -o "$(op_of "$rw")" -b "$bs" -d "$qd" ${flag:+"$flag"} \
+		-t "$seconds" -w "$warm_up"
+}
+
+# fio_args URI RW BS QD: sets args to what all runs of fio have in common.
+fio_args() {
+	args=(--name=bench --ioengine=nbd --uri="$1" --rw="$2" --bs="$3" --iodepth="$4" --thread
+		--norandommap --randrepeat=1 --scramble_buffers=0 --unified_rw_reporting=mixed
+		--lat_percentiles=1 --clat_percentiles=0 --slat_percentiles=0 --percentile_list=50:99)
+}
+
+# fio_json ARGS...: runs fio; prints a measurement. Latency is from submission to completion.
+fio_json() {
+	"${client[@]}" fio "$@" --output-format=json --output="$tmp/fio" 2>"$tmp/fio.err" ||
+		die "fio: $(cat "$tmp/fio" "$tmp/fio.err")"
+	# The engine greets before the JSON begins.
+	sed -n '/^{/,$p' "$tmp/fio" | jq '.jobs[0] | ((.usr_cpu + .sys_cpu) * .job_runtime * 10) as $cpu_us
+		| .mixed | {iops: (.total_ios * 1000 / .runtime), mbps: (.io_bytes / 1000 / .runtime),
+			p50_us: (.lat_ns.percentile["50.000000"] / 1000),
+			p99_us: (.lat_ns.percentile["99.000000"] / 1000),
+			cpu_us_per_io: ($cpu_us / .total_ios)}'
+}
+
+run_libnbd() {
+	local args
+
+	fio_args "$@"
+	# fio takes whole seconds of ramp time and no fractions.
+	fio_json "${args[@]}" --time_based --runtime="$seconds" --ramp_time=1
+}
+
+# nbdcopy_args URI RW BS QD: sets args. It copies the export once, in order; a write reads its data from
+# a file in memory, which the CPU time includes.
+nbdcopy_args() {
+	args=(--requests="$4" --request-size="$3" --queue-size="$(($3 * $4))" --threads=1
+		--connections=1 --no-extents --sparse=0 --allocated)
+	if [ "$(op_of "$2")" = read ]; then args+=("$1" null:); else args+=("$shm/source" "$1"); fi
+}
+
+run_nbdcopy() {
+	local args real user system TIMEFORMAT='%3R %3U %3S'
+
+	nbdcopy_args "$@"
+	{ time "${client[@]}" nbdcopy "${args[@]}" 2>"$tmp/nbdcopy.err" ||
+		die "nbdcopy: $(cat "$tmp/nbdcopy.err")"; } 2>"$tmp/time"
+	read -r real user system <"$tmp/time"
+	jq -n --argjson bytes "$export_bytes" --argjson bs "$3" \
+		--argjson real "$real" --argjson user "$user" --argjson system "$system" \
+		'($bytes / $bs) as $n | {iops: ($n / $real), mbps: ($bytes / $real / 1e6), p50_us: null,
+			p99_us: null, cpu_us_per_io: (($user + $system) * 1e6 / $n)}'
+}
+
+# ---- system calls ----
+
+# syscalls_of COMMAND...: how many it makes in all its threads. perf counts them in the kernel; where it may
+# not, strace does, which slows the client so that more gathers between two calls.
+syscalls_of() {
+	if [ -n "$perf_counts" ]; then
+		perf stat -x, -e raw_syscalls:sys_enter -o "$tmp/perf" -- "$@" >/dev/null 2>&1
+		sed -n 's/^\([0-9]*\),.*raw_syscalls.*/\1/p' "$tmp/perf"
+	else
+		strace -qq -c -f -o "$tmp/strace" -- "$@" >/dev/null 2>&1
+		awk '$NF == "total" { print $(NF == 6 ? 4 : 3) }' "$tmp/strace"
+	fi
+}
+
+# syscalls_per_io SUBJECT URI RW BS QD: a run less another one of half the requests, so that setting up and
+# taking down cancel out.
+syscalls_per_io() {
+	local subject=$1 n many few args flag
+	shift
+
+	# As many as take a moment: each is one round trip at depth 1.
+	n=$((64 * 1024 * 1024 / $3))
+	[ "$4" != 1 ] || n=2000
+	case $subject in
+	gkproxy*)
+		flag=$(sequential_flag "$2")
+		args=("$wire_bench" -u "$1" -o "$(op_of "$2")" -b "$3" -d "$4" ${flag:+"$flag"})
+		many=$(syscalls_of "${client[@]}" "${args[@]}" -n $((2 * n)))
+		few=$(syscalls_of "${client[@]}" "${args[@]}" -n "$n")
+		;;
+	libnbd*)
+		fio_args "$@"
+		many=$(syscalls_of "${client[@]}" fio "${args[@]}" --time_based --runtime=60 --number_ios=$((2 * n)))
+		few=$(syscalls_of "${client[@]}" fio "${args[@]}" --time_based --runtime=60 --number_ios="$n")
+		;;
+	nbdcopy*)
+		# The whole export; setting up is a few hundred calls of many thousands.
+		nbdcopy_args "$@"
+		n=$((export_bytes / $3))
+		many=$(syscalls_of "${client[@]}" nbdcopy "${args[@]}")
+		few=0
+		;;
+	esac
+	jq -n --argjson a "$many" --argjson b "$few" --argjson n "$n" '($a - $b) / $n'
+}
+
+perf_counts=1
+perf stat -e raw_syscalls:sys_enter true >/dev/null 2>&1 || {
+	perf_counts=
+	type -P strace >/dev/null || die "perf may not count system calls and strace is not installed"
+}
+
+# ---- jobs: NAME RW BYTES DEPTH ----
+
+jobs=()
+for depth in 1 64 128; do
+	jobs+=("4k-randread-qd$depth randread 4096 $depth" "4k-randwrite-qd$depth randwrite 4096 $depth")
+done
+for size in 128 512; do
+	for depth in 8 32; do
+		jobs+=("${size}k-read-qd$depth read $((size * 1024)) $depth"
+			"${size}k-write-qd$depth write $((size * 1024)) $depth")
+	done
+done
+[ -z "$quick" ] || mapfile -t jobs < <(printf '%s\n' "${jobs[@]}" |
+	grep -E '^(4k-randread-qd(1|64)|4k-randwrite-qd64|(128|512)k-.*-qd8) ')
+
+subjects=(libnbd-fio-1 gkproxy-copy-1 nbdcopy-1)
+
+# Its data must not be holes for the server, nor zeroes for nbdcopy.
+head -c "$export_bytes" /dev/urandom >"$shm/source"
+start_null
+start_nbdkit
+nbdcopy --allocated --sparse=0 "$shm/source" "${uris[nbdkit]}"
+
+measure() {
+	local subject=$1
+	shift
+
+	case $subject in
+	libnbd*) run_libnbd "$@" ;;
+	gkproxy*) run_gkproxy "$@" ;;
+	nbdcopy*) run_nbdcopy "$@" ;;
+	esac
+}
+
+for round in $(seq "$rounds"); do
+	for which in null nbdkit; do
+		for job in "${jobs[@]}"; do
+			read -r name rw bs qd <<<"$job"
+			[[ $which:$name =~ $jobs_wanted ]] || continue
+			# Another subject begins in each round.
+			for i in "${!subjects[@]}"; do
+				subject=${subjects[(i + round) % ${#subjects[@]}]}
+				echo "round $round: $which:$name $subject" >&2
+				measure "$subject" "${uris[$which]}" "$rw" "$bs" "$qd" >"$tmp/one"
+				jq -c --arg job "$which:$name" --arg subject "$subject" --argjson round "$round" \
+					'{round: $round, job: $job, subject: $subject} + .' "$tmp/one" >>"$tmp/all"
+				[ "$round" = 1 ] || continue
+				calls=$(syscalls_per_io "$subject" "${uris[$which]}" "$rw" "$bs" "$qd")
+				jq -nc --arg job "$which:$name" --arg subject "$subject" --argjson n "$calls" \
+					'{job: $job, subject: $subject, once: {syscalls_per_io: $n}}' >>"$tmp/all"
+			done
+		done
+	done
+done
+[ -s "$tmp/all" ] || die "no job is called like '$jobs_wanted'"
+
+note="data path copy with user memory as front, one TCP connection over loopback, client on one CPU; CPU of \
+libnbd-fio includes fio's own, CPU of nbdcopy writes includes reading the source from memory; system calls \
+counted with $([ -n "$perf_counts" ] && echo perf || echo strace)"
+jq -s --arg base libnbd-fio-1 --arg twin "" --argjson by_latency false --arg kernel "$(uname -r)" \
+	--arg release "$(uname -v)" --arg note "$note" -f "$bench_dir/report.jq" "$tmp/all" >"$tmp/report"
+[ -z "$json" ] || cp "$tmp/report" "$json"
+jq -r --arg columns "job=job subject=subject iops=IOPS mbps=MB/s p50_us=p50-us p99_us=p99-us \
+cpu_us_per_io=CPU-us/io cpu_us_per_mb=CPU-us/MB syscalls_per_io=calls/io ratio=ratio cpu_ratio=CPU-ratio" \
+	-f "$bench_dir/table.jq" "$tmp/report"
+echo
+echo "Medians of $rounds rounds on $(uname -r); ratio: throughput over libnbd-fio-1's, CPU-ratio: its CPU per" \
+	"request, both within a round."
