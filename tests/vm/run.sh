@@ -7,7 +7,7 @@ shopt -s inherit_errexit
 usage() {
 	cat <<-'END'
 	usage: tests/vm/run.sh [-k KERNEL] [-c CPUS] [-m MIB] [-t SECONDS] [-f SRC[:DEST]]...
-	                       [-p PROGRAM]... [-v] COMMAND...
+	                       [-p PROGRAM]... [-i] [-v] COMMAND...
 
 	Boots a virtual machine, runs COMMAND (a shell command, as with ssh) in it as root in /gk, prints its
 	output and exits with its status.
@@ -23,6 +23,9 @@ usage() {
 	  -f SRC[:DEST] puts a file or folder into the guest, as DEST; a SRC inside the source tree goes to
 	                the same place below /gk, any other to /gk/NAME, unless DEST says otherwise
 	  -p PROGRAM    puts a program with its libraries into /usr/local/bin of the guest
+	  -i            counts instructions: one CPU, whose clock advances by a nanosecond with each of them and
+	                passes over idle time, so that a CPU time in the guest is a number of instructions; without
+	                the string instructions that count every byte they copy as one. Slow
 	  -v            shows the kernel's messages on stderr
 
 	The guest has tests/e2e, tests/lib, deploy and gkproxy in it. gkproxy is taken from $GK_BUILD (default:
@@ -42,9 +45,9 @@ vm_cache=${XDG_CACHE_HOME:-$HOME/.cache}/gkproxy
 # shellcheck source=tests/vm/kernel.sh
 . "$vm_dir/kernel.sh"
 
-kernel=stock cpus=2 memory=2048 seconds=600 verbose=
+kernel=stock cpus=2 memory=2048 seconds=600 verbose= count=
 files=() programs=()
-while getopts 'k:c:m:t:f:p:vh' option; do
+while getopts 'k:c:m:t:f:p:ivh' option; do
 	case $option in
 	k) kernel=$OPTARG ;;
 	c) cpus=$OPTARG ;;
@@ -52,6 +55,7 @@ while getopts 'k:c:m:t:f:p:vh' option; do
 	t) seconds=$OPTARG ;;
 	f) files+=("$OPTARG") ;;
 	p) programs+=("$OPTARG") ;;
+	i) count=1 ;;
 	v) verbose=7 ;;
 	h) usage; exit 0 ;;
 	*) usage >&2; exit 2 ;;
@@ -153,10 +157,13 @@ build_run_image() {
 # Saves three seconds of self-tests and of what no test looks at.
 quick_boot='cryptomgr.notests mitigations=off nokaslr no_timer_check apparmor=0 audit=0'
 
-# boot ACCELERATION CONSOLE OUTPUT STATUS SECONDS: runs the machine to its end.
+# boot ACCELERATION CONSOLE OUTPUT STATUS SECONDS: runs the machine to its end. ACCELERATION may be count.
 boot() {
+	local machine=(-accel "$1" -cpu max -smp "$cpus")
+
+	[ "$1" != count ] || machine=(-accel tcg,thread=single -icount shift=0,sleep=off -cpu max,-erms -smp 1)
 	timeout -k 5 "$5" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
-		-machine q35 -accel "$1" -cpu max -smp "$cpus" -m "$memory" -nic none \
+		-machine q35 "${machine[@]}" -m "$memory" -nic none \
 		-kernel "$vmlinuz" -initrd "$tmp/initrd" \
 		-append "console=ttyS0 loglevel=${verbose:-4} panic=-1 oops=panic $quick_boot" \
 		-serial "file:$2" -serial "file:$3" -serial "file:$4" </dev/null 2>"$tmp/qemu.log" &
@@ -211,7 +218,7 @@ if [ -n "$modules" ]; then
 	images+=("$module_image")
 fi
 cat "${images[@]}" "$tmp/run.cpio" >"$tmp/initrd"
-acceleration=$(pick_acceleration)
+if [ -n "$count" ]; then acceleration=count; else acceleration=$(pick_acceleration); fi
 exec 9>&-
 
 prepared=1
