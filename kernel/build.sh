@@ -328,7 +328,7 @@ main()
 	objects=
 	case ${1:-} in
 	--test)
-		flavour=test
+		flavour="test"
 		build_small
 		;;
 	--debug)

@@ -53,7 +53,7 @@ struct ublk_server {
 	struct ublk_dev *dev;
 	int char_fd;
 	const struct ublksrv_io_desc *iods;
-	unsigned int armed; /* tags that the driver has */
+	unsigned int aborted; /* tags that the driver will not use again */
 	/* A request has come; a completion that is not FETCH's or COMMIT's has come. */
 	void (*request)(struct ublk_server *server, unsigned int tag);
 	void (*completed)(struct ublk_server *server, const struct ring_cqe *cqe);

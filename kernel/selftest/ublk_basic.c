@@ -235,7 +235,6 @@ struct borrow {
 static void commit_by_hand(struct ublk_server *server, unsigned int tag, int result)
 {
 	ublk_server_commit(server, tag, result)->user_data = ublk_key(UBLK_KIND_OTHER, tag);
-	server->armed--;
 }
 
 static void borrowing_request(struct ublk_server *server, unsigned int tag)

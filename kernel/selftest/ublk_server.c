@@ -17,7 +17,7 @@ void ublk_server_open(struct ublk_server *server, struct ublk_dev *dev, unsigned
 	size_t len = (dev->depth * sizeof(struct ublksrv_io_desc) + 4095) & ~(size_t)4095;
 
 	server->dev = dev;
-	server->armed = 0;
+	server->aborted = 0;
 	server->tags = check_alloc(dev->depth * sizeof(*server->tags));
 	snprintf(path, sizeof(path), "/dev/ublkc%d", dev->id);
 	server->char_fd = (int)CHECK_SYS(open(path, O_RDWR | O_CLOEXEC));
@@ -51,7 +51,6 @@ struct io_uring_sqe *ublk_server_provide(struct ublk_server *server, unsigned in
 
 struct io_uring_sqe *ublk_server_commit(struct ublk_server *server, unsigned int tag, int result)
 {
-	server->armed++;
 	return io_command(server, UBLK_KIND_COMMAND, UBLK_U_IO_COMMIT_AND_FETCH_REQ, tag, result);
 }
 
@@ -59,7 +58,6 @@ void ublk_server_fetch(struct ublk_server *server)
 {
 	for (unsigned int tag = 0; tag < server->dev->depth; tag++)
 		io_command(server, UBLK_KIND_COMMAND, UBLK_U_IO_FETCH_REQ, tag, 0);
-	server->armed += server->dev->depth;
 }
 
 static void dispatch(struct ublk_server *server, const struct ring_cqe *cqe)
@@ -70,10 +68,11 @@ static void dispatch(struct ublk_server *server, const struct ring_cqe *cqe)
 		server->completed(server, cqe);
 		return;
 	}
-	server->armed--;
 	if (cqe->res == UBLK_IO_RES_OK)
 		server->request(server, tag);
-	else if (cqe->res != UBLK_IO_RES_ABORT)
+	else if (cqe->res == UBLK_IO_RES_ABORT)
+		server->aborted++;
+	else
 		FAIL("tag %u: %s", tag, strerror(-cqe->res));
 }
 
@@ -91,7 +90,7 @@ static void one_turn(struct ublk_server *server)
 void ublk_server_run(struct ublk_server *server)
 {
 	ublk_server_fetch(server);
-	while (server->armed > 0)
+	while (server->aborted < server->dev->depth)
 		one_turn(server);
 }
 
