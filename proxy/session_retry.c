@@ -25,6 +25,9 @@ void gk_session_settle_tags(struct gk_queue *queue, struct gk_tag **tags, unsign
 		} else if (queue->retry.replay && !queue->stopping) {
 			gk_count(&queue->counters.replays, 1);
 			tag->session = NULL;
+			/* What a server took of a WRITE may be gone with it: only a whole one is dirty. */
+			if (tag->type == NBD_CMD_WRITE)
+				tag->done = 0;
 			gk_queue_submit(queue, tag);
 		} else {
 			gk_tag_end(queue, tag, -EIO);

@@ -45,6 +45,9 @@ void rig_begin(struct rig *rig, const struct rig_options *options)
 		.max_io_bytes = rig->options.max_io_bytes,
 		.path = rig->options.path,
 		.threshold_bytes = rig->options.threshold_bytes,
+		.retry = rig->options.retry,
+		.unflushed = rig->options.unflushed,
+		.force_fua = rig->options.force_fua,
 	};
 	assert_int_equal(mem_front_init(&rig->front, rig->options.depth, rig->options.max_io_bytes),
 			 0);
@@ -68,13 +71,9 @@ void rig_end(struct rig *rig)
 		rig_close_peer(rig, i);
 }
 
-void rig_connect(struct rig *rig, unsigned int session)
+/* A new pair of sockets: the server's end is kept, ours returned. */
+static int connect_peer(struct rig *rig, unsigned int session)
 {
-	struct gk_session_facts facts = {
-		.structured = rig->options.structured,
-		.df = rig->options.df,
-		.max_payload = rig->options.max_payload,
-	};
 	int bytes = rig->options.sndbuf_bytes;
 	int fds[2];
 
@@ -84,8 +83,46 @@ void rig_connect(struct rig *rig, unsigned int session)
 				 0);
 	rig_close_peer(rig, session);
 	rig->peer[session] = fds[1];
-	gk_session_up(&rig->queue.sessions[session], session, fds[0], &facts);
+	return fds[0];
+}
+
+static struct gk_session_facts facts_of(const struct rig *rig)
+{
+	return (struct gk_session_facts){
+		.structured = rig->options.structured,
+		.df = rig->options.df,
+		.max_payload = rig->options.max_payload,
+	};
+}
+
+void rig_connect(struct rig *rig, unsigned int session)
+{
+	struct gk_session_facts facts = facts_of(rig);
+
+	gk_session_up(&rig->queue.sessions[session], session, connect_peer(rig, session), &facts);
 	rig->queue.sessions[session].no_wait_all = rig->options.no_wait_all;
+}
+
+void rig_offer(struct rig *rig, unsigned int session)
+{
+	struct gk_mail_offer offer = {
+		.fd = connect_peer(rig, session),
+		.id = session,
+		.facts = facts_of(rig),
+	};
+
+	assert_int_equal(rig->queue.sessions[session].state, GK_SESSION_DEAD);
+	gk_mail_offer(&rig->queue.mail, session, &offer);
+	while (gk_mail_offered(&rig->queue.mail, session))
+		rig_turn(rig);
+}
+
+int rig_take_peer(struct rig *rig, unsigned int session)
+{
+	int fd = rig->peer[session];
+
+	rig->peer[session] = -1;
+	return fd;
 }
 
 void rig_close_peer(struct rig *rig, unsigned int session)
@@ -165,23 +202,48 @@ void rig_wait_dead(struct rig *rig, unsigned int session)
 		rig_turn(rig);
 }
 
+enum gk_session_state rig_wait_down(struct rig *rig, unsigned int session)
+{
+	while (rig->queue.sessions[session].state == GK_SESSION_UP)
+		rig_turn(rig);
+	return rig->queue.sessions[session].state;
+}
+
+void rig_answer(struct rig *rig, unsigned int session, const struct fake_request *request,
+		const void *content)
+{
+	struct fake_bytes reply = {0};
+
+	if (request->type != NBD_CMD_READ) {
+		fake_put_simple(&reply, request->cookie, 0);
+	} else if (rig->options.structured) {
+		fake_put_data(&reply, NBD_REPLY_FLAG_DONE, request->cookie, request->offset, content,
+			      request->length);
+	} else {
+		fake_put_simple(&reply, request->cookie, 0);
+		fake_put(&reply, content, request->length);
+	}
+	rig_say(rig, session, &reply);
+	fake_bytes_done(&reply);
+}
+
+void rig_babble(struct rig *rig, unsigned int session)
+{
+	struct fake_bytes bytes = {0};
+
+	fake_put(&bytes, "nonsense, not replies", 21);
+	rig_say(rig, session, &bytes);
+	fake_bytes_done(&bytes);
+}
+
 void rig_in_step(struct rig *rig, unsigned int session, uint16_t tag)
 {
 	struct fake_request request = rig_request(rig, session, tag, NBD_CMD_READ, 4096, 512);
-	struct fake_bytes reply = {0};
 	uint8_t content[512];
 
 	rig_pattern(content, 4096, sizeof(content), tag);
 	memset(mem_front_data(&rig->queue, tag), 0, sizeof(content));
-	if (rig->options.structured) {
-		fake_put_data(&reply, NBD_REPLY_FLAG_DONE, request.cookie, 4096, content,
-			      sizeof(content));
-	} else {
-		fake_put_simple(&reply, request.cookie, 0);
-		fake_put(&reply, content, sizeof(content));
-	}
-	rig_say(rig, session, &reply);
-	fake_bytes_done(&reply);
+	rig_answer(rig, session, &request, content);
 	assert_int_equal(rig_result(rig, tag), 512);
 	assert_memory_equal(mem_front_data(&rig->queue, tag), content, sizeof(content));
 	assert_int_equal(rig->queue.sessions[session].state, GK_SESSION_UP);

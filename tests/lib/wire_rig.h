@@ -31,6 +31,9 @@ struct rig_options {
 	uint32_t threshold_bytes;       /* of a mem_path */
 	unsigned int lend_fails_every;  /* of a mem_path, see struct mem_front */
 	bool no_wait_all;               /* see struct gk_session */
+	struct gk_retry_policy retry;   /* zeroed: what a connection carried fails with it */
+	struct gk_flush_track *unflushed; /* see struct gk_queue_params, as the next one */
+	bool force_fua;
 };
 
 struct rig {
@@ -55,7 +58,16 @@ void rig_end(struct rig *rig);
 /* Brings a DEAD session UP on a new pair of sockets. */
 void rig_connect(struct rig *rig, unsigned int session);
 
+/*
+ * The same by way of the queue's mailbox, as the redialling thread does it: turns the loop until
+ * the session is UP, and what waited for it has its SQEs.
+ */
+void rig_offer(struct rig *rig, unsigned int session);
+
 void rig_close_peer(struct rig *rig, unsigned int session);
+
+/* The server's end is the caller's now, who closes it. */
+int rig_take_peer(struct rig *rig, unsigned int session);
 
 /* One turn of the loop: waits for at least one completion. */
 void rig_turn(struct rig *rig);
@@ -78,6 +90,16 @@ int32_t rig_result(struct rig *rig, uint16_t tag);
 
 /* Turns the loop until the session is DEAD. */
 void rig_wait_dead(struct rig *rig, unsigned int session);
+
+/* Turns the loop until the session is not UP any more, and returns what it is. */
+enum gk_session_state rig_wait_down(struct rig *rig, unsigned int session);
+
+/* The server of a session answers a request as it should, a READ with content. */
+void rig_answer(struct rig *rig, unsigned int session, const struct fake_request *request,
+		const void *content);
+
+/* The server of a session says what no NBD server says. */
+void rig_babble(struct rig *rig, unsigned int session);
 
 /* A READ of 512 bytes on this session succeeds with the right bytes: its stream is in step. */
 void rig_in_step(struct rig *rig, unsigned int session, uint16_t tag);
