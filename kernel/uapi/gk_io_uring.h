@@ -21,8 +21,8 @@
  * first; when it has succeeded the members run, in any order. Every SQE posts one CQE, the
  * leader's after all the others of the group (SEND_ZC notifications included).
  *
- *   leader   may carry IO_LINK, IO_HARDLINK, IO_DRAIN, ASYNC, FIXED_FILE
- *   member   may carry ASYNC, FIXED_FILE, GROUP_KBUF; and BUFFER_SELECT if not GROUP_KBUF
+ *   leader   may carry IO_LINK, IO_HARDLINK, IO_DRAIN, ASYNC, FIXED_FILE, BUFFER_SELECT
+ *   member   may carry ASYNC, FIXED_FILE, and GROUP_KBUF or BUFFER_SELECT
  *
  * CQE_SKIP_SUCCESS anywhere in a group, LINK_TIMEOUT in or right after one, and an IOPOLL ring
  * give -EINVAL. An SQE refused at submission fails its whole group: its own CQE has the reason,
@@ -42,12 +42,14 @@
  *
  *   -EINVAL      the leader provided none; the buffer's direction does not fit (RECV and READ
  *                fill a buffer, SEND, SEND_ZC and WRITE read one); BUFFER_SELECT;
- *                RECVSEND_FIXED_BUF or BUNDLE; MSG_TRUNC, MSG_PEEK, MSG_OOB or MSG_ERRQUEUE on RECV
+ *                RECVSEND_FIXED_BUF or BUNDLE; MSG_TRUNC, MSG_PEEK, MSG_OOB or MSG_ERRQUEUE on
+ *                RECV; MSG_ZEROCOPY on SEND
  *   -EFAULT      addr + len is beyond the buffer
- *   -EOPNOTSUPP  READ, WRITE: the file has no read_iter, write_iter; SEND_ZC: a page of the
- *                window cannot be referenced by the network (SEND works)
+ *   -EOPNOTSUPP  READ, WRITE: the file has no read_iter, write_iter. SEND_ZC, and all of them on
+ *                a TCP socket with kTLS: a page of the window cannot be referenced by the network
+ *                (slab, tail of a high order allocation); copy instead
  *
- * What a RECV or READ did not fill of its window is zero when the leader's CQE is posted.
+ * What a RECV or READ was started for and did not fill is zero when the leader's CQE is posted.
  */
 #ifndef IOSQE_GROUP_KBUF
 #define IOSQE_GROUP_KBUF IOSQE_IO_DRAIN
