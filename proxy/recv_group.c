@@ -154,8 +154,8 @@ static void dying_received(struct gk_session *session, int res)
 	bool go_on = res > 0 || res == -EINTR || res == -EAGAIN || res == -ECANCELED ||
 		     res == -EFAULT || res == -EINVAL || res == -ENOMEM;
 
-	if (session->state == GK_SESSION_FENCING && !go_on && !session->blind)
-		gk_session_fenced(session, res ? GK_SESSION_END_RESET : GK_SESSION_END_OURS);
+	if (session->state == GK_SESSION_FENCING && !go_on)
+		gk_session_fence_read(session, res);
 	else
 		gk_session_drained(session);
 }

@@ -197,6 +197,14 @@ void gk_session_fail(struct gk_session *session, int error, const char *why)
 	shutdown(session->fd, SHUT_WR);
 }
 
+void gk_session_fence_read(struct gk_session *session, int res)
+{
+	if (is_broken_here(res))
+		session->blind = true;
+	else if (!session->blind)
+		gk_session_fenced(session, res ? GK_SESSION_END_RESET : GK_SESSION_END_OURS);
+}
+
 void gk_session_fenced(struct gk_session *session, enum gk_session_end end)
 {
 	struct gk_queue *queue = session->queue;

@@ -148,6 +148,9 @@ void gk_session_up(struct gk_session *session, unsigned int id, int fd,
  */
 void gk_session_fail(struct gk_session *session, int error, const char *why);
 
+/* What receiving on a FENCING session ended with: 0 or -errno. */
+void gk_session_fence_read(struct gk_session *session, int res);
+
 /* The end of a FENCING session's connection has come, or is not waited for any more. */
 void gk_session_fenced(struct gk_session *session, enum gk_session_end end);
 
