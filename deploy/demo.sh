@@ -7,7 +7,7 @@ set -euo pipefail
 top=$(dirname "$(dirname "$(realpath "$0")")")
 
 say() {
-	printf '\n\033[1m== %s\033[0m\n' "$*"
+	printf '\n== %s\n' "$*"
 }
 
 # show COMMAND...: says what it runs, as one would type it.
@@ -53,7 +53,7 @@ stop_proxy() {
 }
 
 main_job() {
-	dir=$(mktemp -d) proxy='' device=''
+	dir=$(mktemp -d /tmp/gkproxy-demo.XXXXXX) proxy='' device=''
 	trap stop_all EXIT
 	mkdir "$dir/mnt"
 	cd "$top"
