@@ -144,7 +144,7 @@ static bool wants_zero_copy(const struct gk_session *session, const struct gk_se
 {
 	/* One at a time per tag: what a short one left goes as a plain SEND. */
 	return element->tag && session->send_zc && !element->tag->no_zc && !element->tag->lent &&
-	       !needs_bounce(element);
+	       !element->tag->notice_due && !needs_bounce(element);
 }
 
 static void submit_payload(struct gk_session *session, unsigned int index, int msg_flags, bool link)
@@ -420,19 +420,34 @@ void gk_send_zc_leader_done(struct gk_queue *queue, uint16_t tag_id, int res)
 	}
 }
 
+static void notified(struct gk_queue *queue, struct gk_tag *tag, int res)
+{
+	if (tag->notice_due) {
+		tag->notice_due = false;
+	} else if (tag->lent > tag->leader_lent) {
+		if ((uint32_t)res & IORING_NOTIF_USAGE_ZC_COPIED)
+			gk_count(&queue->counters.zc_copied, 1);
+		returned(queue, tag);
+	}
+}
+
 void gk_send_zc_done(struct gk_queue *queue, uint16_t tag_id, int res, uint32_t cqe_flags)
 {
 	struct gk_tag *tag = &queue->tags[tag_id];
 	struct gk_session *session = tag->session;
 
 	if (cqe_flags & IORING_CQE_F_NOTIF) {
-		if ((uint32_t)res & IORING_NOTIF_USAGE_ZC_COPIED)
-			gk_count(&queue->counters.zc_copied, 1);
-		returned(queue, tag);
+		notified(queue, tag, res);
 		return;
 	}
+	/*
+	 * One that a broken link cancels has a notification as well, but no F_MORE to announce it
+	 * (Linux 6.12 to 7.3). It says nothing, and must not be taken for that of a later SEND_ZC.
+	 */
 	if (cqe_flags & IORING_CQE_F_MORE)
 		lend(tag);
+	else if (res == -ECANCELED)
+		tag->notice_due = true;
 	/* The lending command ends with the notification; the stream need not wait for it. */
 	if (res > 0 && queue->path->transfer_cqes > 1) {
 		lend(tag);

@@ -51,6 +51,7 @@ struct gk_tag {
 	uint8_t lent;               /* CQEs still owed for pages that the network refers to */
 	bool leader_lent;           /* one of them is the lending command's own */
 	bool no_zc;                 /* its pages cannot be sent without a copy */
+	bool notice_due;            /* a notification of a SEND_ZC that was cancelled may come */
 	bool answered;              /* outcome known, but the slot is SENDING or lent */
 	enum gk_tag_state state;
 };

@@ -88,7 +88,9 @@ static void complete(struct gk_queue *queue, uint16_t index, int res)
 		pass_on(queue, key, res, IORING_CQE_F_MORE);
 		return;
 	}
-	cqe->key = 0;
+	cqe->stray = kind == GK_CQE_SEND_ZC && res == -ECANCELED;
+	if (!cqe->stray)
+		cqe->key = 0;
 	pass_on(queue, key, res, 0);
 	if (cqe->withheld)
 		give_leader(queue, gk_cqe_key_index(key));
@@ -413,6 +415,23 @@ void fake_kernel_notify(struct fake_kernel *kernel, uint16_t tag)
 	cqe->key = 0;
 	gk_send_zc_done(queue, tag, 0, IORING_CQE_F_NOTIF);
 	give_leader(queue, tag);
+}
+
+unsigned int fake_kernel_notify_cancelled(struct fake_kernel *kernel)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < FAKE_KERNEL_CQES; i++) {
+		struct fake_cqe *cqe = &kernel->cqes[i];
+
+		if (!cqe->key || !cqe->stray)
+			continue;
+		gk_send_zc_done(&kernel->rig.queue, gk_cqe_key_index(cqe->key), 0,
+				IORING_CQE_F_NOTIF);
+		cqe->key = 0;
+		n++;
+	}
+	return n;
 }
 
 unsigned int fake_kernel_withheld(const struct fake_kernel *kernel)

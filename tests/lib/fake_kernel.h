@@ -24,6 +24,7 @@ struct fake_cqe {
 	int result;     /* instead of the kernel's, if: */
 	bool answered;
 	bool withheld;  /* SEND_ZC: its notification, and its group's leader, are still to come */
+	bool stray;     /* a cancelled SEND_ZC: its notification, unannounced, is still to come */
 };
 
 struct fake_kernel {
@@ -74,6 +75,9 @@ struct fake_request fake_kernel_take(struct fake_kernel *kernel);
 
 /* Gives the notification of this tag's SEND_ZC, which must have been withheld. */
 void fake_kernel_notify(struct fake_kernel *kernel, uint16_t tag);
+
+/* Gives the notifications of all SEND_ZCs that were cancelled unsent; returns how many. */
+unsigned int fake_kernel_notify_cancelled(struct fake_kernel *kernel);
 
 /* The notifications that are withheld now. */
 unsigned int fake_kernel_withheld(const struct fake_kernel *kernel);
