@@ -89,19 +89,23 @@ touched_files()
 	done | sort -u
 }
 
+# A digest of the series, or of nothing for the kernel without it.
+series_key()
+{
+	local file
+	[[ $patched == no ]] || for file in $(series); do
+		echo "$file"
+		cat "$here/patches/$file"
+	done | sha256sum
+}
+
 # One digest over everything that decides what the kernel is.
 build_key()
 {
-	local file
 	{
 		echo "$source $flavour"
 		cat "${fragments[@]}"
-		if [[ $patched == yes ]]; then
-			for file in $(series); do
-				echo "$file"
-				cat "$here/patches/$file"
-			done
-		fi
+		series_key
 	} | sha256sum | cut -c1-16
 }
 
@@ -149,6 +153,7 @@ update_patched_tree()
 		rm -rf "$tree.new"
 		cp -al "$pristine" "$tree.new"
 		: >"$tree.new/.gk_touched"
+		: >"$tree.new/.gk_series"
 		mv "$tree.new" "$tree"
 	fi
 	for file in $( (cat "$tree/.gk_touched" && touched_files) | sort -u); do
@@ -161,6 +166,7 @@ update_patched_tree()
 		fi
 	done
 	touched_files >"$tree/.gk_touched"
+	series_key >"$tree/.gk_series"
 	rm -rf "$scratch" "$scratch.log"
 	trap - EXIT
 }
@@ -180,12 +186,33 @@ prepare_source()
 	source=$(source_version)
 	[[ $source == "$tested_version"-* ]] ||
 		say "note: this is $source; the series was last tested with $tested_version"
-	unpack_pristine
 	tree=$cache/$source/pristine
+	[[ $patched == no ]] || tree=$cache/$source/patched
+	# Several may build from a tree at a time, while nobody changes it.
+	exec 8>"$cache/source.lock"
+	until flock -s 8 && source_is_current; do
+		flock -u 8
+		flock -x 8
+		unpack_pristine
+		[[ $patched == no ]] || update_patched_tree
+		flock -u 8
+	done
+}
+
+source_is_current()
+{
 	if [[ $patched == yes ]]; then
-		update_patched_tree
-		tree=$cache/$source/patched
+		[[ -e $tree/.gk_series ]] && series_key | cmp -s - "$tree/.gk_series"
+	else
+		[[ -e $tree ]]
 	fi
+}
+
+# Two builds of the same kind would share their objects.
+lock_flavour()
+{
+	exec 9>"$cache/$flavour.lock"
+	flock 9
 }
 
 kmake()
@@ -238,8 +265,7 @@ build_small()
 	source=$(source_version)
 	published=$cache/images/$source-$flavour-$(build_key)
 	if [[ ! -e $published/bzImage ]]; then
-		exec 9>"$cache/lock"
-		flock 9
+		lock_flavour
 	fi
 	if [[ ! -e $published/bzImage ]]; then
 		prepare_source
@@ -278,21 +304,20 @@ configure_full()
 
 check()
 {
-	local file targets=()
-	exec 9>"$cache/lock"
-	flock 9
+	local file targets=(io_uring/)
+	lock_flavour
 	prepare_source linux-config-6.12
 	objects=$cache/$source/objects-check
 	configure_full --enable GKGRP_TEST --enable IO_URING --module BLK_DEV_UBLK < <(debian_config)
 	grep -q '^CONFIG_GKGRP_TEST=y' "$objects/.config" || [[ -z $(series) ]] ||
 		die "the series has no CONFIG_GKGRP_TEST"
-	for file in $(touched_files); do
-		[[ $file != *.c ]] || targets+=("${file%.c}.o")
-	done
-	say "compiling io_uring/ and ${targets[*]:-nothing else} with Debian's configuration"
-	kmake -s prepare
 	# The headers that the series changes are io_uring's, so all of io_uring/ is compiled.
-	kmake -s KCFLAGS=-Werror io_uring/ drivers/block/ublk_drv.o "${targets[@]}"
+	for file in $(touched_files); do
+		[[ $file != *.c || $file == io_uring/* ]] || targets+=("${file%.c}.o")
+	done
+	say "compiling ${targets[*]} with Debian's configuration"
+	kmake -s prepare
+	kmake -s KCFLAGS=-Werror "${targets[@]}"
 	echo ok
 }
 
@@ -300,8 +325,7 @@ build_deb()
 {
 	local config=${1:-} image
 	[[ -z $config || -r $config ]] || die "cannot read $config"
-	exec 9>"$cache/lock"
-	flock 9
+	lock_flavour
 	prepare_source linux-config-6.12 dpkg-dev debhelper fakeroot rsync kmod cpio python3
 	objects=$cache/$source/objects-deb
 	if [[ -n $config ]]; then

@@ -92,9 +92,10 @@ void net_read(int fd, void *data, size_t len)
 
 void net_reset(int fd)
 {
-	struct linger linger = {.l_onoff = 1};
+	struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
 
-	CHECK_SYS(setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger)));
+	/* Not by closing: a child may have the socket, too. */
+	CHECK_SYS(connect(fd, &nowhere, sizeof(nowhere)));
 	close(fd);
 }
 
