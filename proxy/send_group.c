@@ -336,6 +336,22 @@ static int judge(struct gk_session *session, struct gk_send_element *element, bo
 	return result ? result : -EPIPE;
 }
 
+/*
+ * Whose result tells why the operation stopped: its first unfinished element, unless the kernel
+ * refused a later one at submission, which cancels the whole chain.
+ */
+static struct gk_send_element *culprit(struct gk_session *session)
+{
+	for (unsigned int i = session->first; i < session->n_chain; i++) {
+		struct gk_send_element *element = &session->chain[i];
+
+		if (element->result != -ECANCELED ||
+		    (element->leader_result < 0 && element->leader_result != -ECANCELED))
+			return element;
+	}
+	return &session->chain[session->first];
+}
+
 /* The operation in flight has ended: take stock, and send what it left. */
 static void ended(struct gk_session *session)
 {
@@ -358,7 +374,7 @@ static void ended(struct gk_session *session)
 		finish(session);
 		return;
 	}
-	r = judge(session, &session->chain[session->first], session->first > before);
+	r = judge(session, culprit(session), session->first > before);
 	if (r)
 		gk_session_fail(session, r, "sending failed");
 	else

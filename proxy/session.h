@@ -116,8 +116,8 @@ struct gk_session {
  */
 static inline bool gk_lending_failed(int leader_result, int result)
 {
-	if (leader_result < 0)
-		return leader_result != -ECANCELED;
+	if (leader_result < 0 && leader_result != -ECANCELED)
+		return true;
 	return result == -EFAULT || result == -EINVAL || result == -ENOMEM ||
 	       result == -EOPNOTSUPP;
 }

@@ -171,8 +171,11 @@ static struct fake_cqe *divert(struct fake_kernel *kernel, struct io_uring_sqe *
 /* Nothing is done, and this is the result. */
 static void answer(struct fake_kernel *kernel, struct io_uring_sqe *sqe, int result)
 {
-	struct fake_cqe *cqe = divert(kernel, sqe);
+	bool diverted = gk_cqe_key_kind(sqe->user_data) == GK_CQE_FRONT;
+	struct fake_cqe *cqe = diverted ? &kernel->cqes[gk_cqe_key_index(sqe->user_data)]
+					: divert(kernel, sqe);
 
+	cqe->withheld = false;
 	cqe->answered = true;
 	cqe->result = result;
 	*sqe = (struct io_uring_sqe){
@@ -189,6 +192,7 @@ static bool fail_now(struct fake_kernel *kernel, struct io_uring_sqe *sqe, bool 
 	if (!kernel->failing || leader != (paired && kernel->fail_leader))
 		return false;
 	kernel->failing = false;
+	kernel->refused = kernel->refuse;
 	answer(kernel, sqe, kernel->fail_error);
 	return true;
 }
@@ -315,30 +319,40 @@ static bool execute(struct fake_kernel *kernel, struct io_uring_sqe *sqe)
 	return true;
 }
 
+/* The chain that begins at `first`; returns where the next one does. */
+static unsigned int execute_chain(struct fake_kernel *kernel, unsigned int first)
+{
+	const struct io_uring_sq *sq = &kernel->rig.queue.ring.sq;
+	struct io_uring_sqe *sqe;
+	unsigned int i = first;
+	bool broken = false;
+
+	kernel->refused = false;
+	do {
+		sqe = &sq->sqes[i++ & sq->ring_mask];
+		if (broken)
+			answer(kernel, sqe, -ECANCELED);
+		else
+			broken = !execute(kernel, sqe);
+		if (!kernel->refused)
+			continue;
+		for (unsigned int before = first; before + 1 != i; before++)
+			answer(kernel, &sq->sqes[before & sq->ring_mask], -ECANCELED);
+		kernel->refused = false;
+	} while (sqe->flags & IOSQE_IO_LINK);
+	if (i - first > kernel->longest_chain)
+		kernel->longest_chain = i - first;
+	return i;
+}
+
 /* What has been queued and not submitted. */
 static void execute_all(struct fake_kernel *kernel)
 {
 	const struct io_uring_sq *sq = &kernel->rig.queue.ring.sq;
-	bool broken = false;
-	unsigned int chain = 0;
+	unsigned int i = sq->sqe_head;
 
-	for (unsigned int i = sq->sqe_head; i != sq->sqe_tail; i++) {
-		struct io_uring_sqe *sqe = &sq->sqes[i & sq->ring_mask];
-
-		if (gk_cqe_key_kind(sqe->user_data) != GK_CQE_FRONT) {
-			if (broken)
-				answer(kernel, sqe, -ECANCELED);
-			else
-				broken = !execute(kernel, sqe);
-		}
-		chain++;
-		if (chain > kernel->longest_chain)
-			kernel->longest_chain = chain;
-		if (!(sqe->flags & IOSQE_IO_LINK)) {
-			broken = false;
-			chain = 0;
-		}
-	}
+	while (i != sq->sqe_tail)
+		i = execute_chain(kernel, i);
 }
 
 static void pump(struct fake_kernel *kernel)

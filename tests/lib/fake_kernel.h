@@ -38,10 +38,12 @@ struct fake_kernel {
 	unsigned int fail_transfer; /* of the transfers to come, counted from 1: this one fails */
 	int fail_error;         /* -errno */
 	bool fail_leader;       /* on the path with two CQEs: in the command that lends the buffer */
+	bool refuse;            /* at submission, so that the whole chain is cancelled */
 	bool withhold;          /* the notifications of SEND_ZC */
 
 	/* What it did. */
 	bool failing;           /* the transfer to fail has begun */
+	bool refused;           /* ... has failed in the chain that is being submitted */
 	unsigned int cuts;      /* ended short, with a byte or more */
 	unsigned int interrupted;
 	unsigned int longest_chain; /* SQEs */

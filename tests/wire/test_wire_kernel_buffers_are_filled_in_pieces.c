@@ -43,12 +43,14 @@ static void check_read(struct fake_kernel *kernel, uint16_t tag, uint64_t offset
 {
 	const uint8_t *data = mem_front_data(&kernel->rig.queue, tag);
 	uint8_t expected[8192];
+	uint32_t touched = 0;
 
 	rig_pattern(expected, offset, len, 1);
 	assert_int_equal(kernel->rig.front.slots[tag].result, len);
 	assert_memory_equal(data, expected, len);
 	for (uint32_t i = len; i < 8192; i++)
-		assert_int_equal(data[i], 0x5a);
+		touched += data[i] != 0x5a;
+	assert_int_equal(touched, 0);
 }
 
 static void put_read_reply(struct fake_bytes *replies, const struct fake_request *request)

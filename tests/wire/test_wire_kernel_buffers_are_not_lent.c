@@ -170,6 +170,29 @@ static void the_rest_of_a_payload_is_copied(void **state)
 		}
 }
 
+/*
+ * The kernel has no memory for an SQE in the middle of a chain: it refuses that one when it is
+ * submitted, and cancels all of the chain, the part before it included.
+ */
+static void a_chain_that_is_refused_costs_a_copy(void **state)
+{
+	(void)state;
+	for (unsigned int w = 0; w < N_WAYS; w++) {
+		struct fake_kernel kernel;
+
+		begin(&kernel, ways[w].path, false);
+		kernel.refuse = true;
+		for (unsigned int nth = 1; nth <= N; nth++) {
+			spoil(&kernel, nth, -ENOMEM, ways[w].leader);
+			round_trip(&kernel, NBD_CMD_WRITE);
+			assert_int_equal(kernel.rig.queue.counters.fallbacks, nth);
+			assert_int_equal(kernel.rig.queue.counters.bytes_direct, nth * (N - 1) * LEN);
+		}
+		assert_int_equal(kernel.rig.queue.counters.errors, 0);
+		rig_end(&kernel.rig);
+	}
+}
+
 static int no_copy_in(struct gk_queue *queue, const struct gk_tag *tag, void *to, uint32_t offset,
 		      uint32_t len)
 {
@@ -274,6 +297,7 @@ int main(void)
 		cmocka_unit_test(each_write_in_turn_is_copied),
 		cmocka_unit_test(each_read_in_turn_is_copied),
 		cmocka_unit_test(the_rest_of_a_payload_is_copied),
+		cmocka_unit_test(a_chain_that_is_refused_costs_a_copy),
 		cmocka_unit_test(a_write_that_cannot_be_copied_costs_the_connection),
 		cmocka_unit_test(a_read_that_cannot_be_copied_fails_alone),
 		cmocka_unit_test(the_next_request_is_lent_its_pages_again),
