@@ -3,6 +3,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -241,6 +243,48 @@ static void pages_that_cannot_be_referenced_are_refused(void)
 	zero_copy_from(GKT_SEG_TAIL, 2, -EOPNOTSUPP);
 }
 
+/* Kernel TLS takes references to the pages as SEND_ZC does, and it does so in plain SEND. */
+static void upper_layer_from(uint16_t kind, uint16_t order, int res)
+{
+	const struct gkt_seg segs[] = {
+		{.kind = GKT_SEG_PAGE, .len = 4096},
+		{.kind = kind, .order = order, .len = 3000},
+	};
+	int provider = prov_open(), fds[2], file;
+	struct ring ring;
+
+	events.count = 0;
+	prov_layout(provider, segs, 2);
+	prov_fill(provider, DATA, 0, 7096);
+	net_tcp_pair(fds, 0, 0);
+	CHECK_SYS(setsockopt(fds[0], IPPROTO_TCP, TCP_ULP, "tls", sizeof("tls")));
+	file = (int)CHECK_SYS(dup(fds[0]));
+	ring_open(&ring, 16, 0);
+	prov_lend(&ring, LEADER, GROUP | LINK, provider, GKT_DIR_TAKE);
+	ring_msg(&ring, IORING_OP_SEND, 1, KBUF, fds[0], 0, 7096, MSG_WAITALL);
+	prov_lend(&ring, LEADER + 1, GROUP, provider, GKT_DIR_TAKE);
+	ring_rw(&ring, IORING_OP_WRITE, 2, KBUF, file, 4096, 3000, 0);
+	CHECK_EQ(ring_submit(&ring), 4);
+	ring_reap(&ring, &events, 4);
+	CHECK_EQ(log_res(&events, 1), res < 0 ? res : 7096);
+	CHECK_EQ(log_res(&events, 2), res < 0 ? -ECANCELED : 3000);
+	if (res == 0) {
+		peer_join(peer_read(fds[1], DATA, 0, 7096));
+		peer_join(peer_read(fds[1], DATA, 4096, 3000));
+	}
+	prov_check_returned(provider, -1);
+	ring_close(&ring);
+	close(provider);
+}
+
+static void pages_for_kernel_tls(void)
+{
+	upper_layer_from(GKT_SEG_PAGE, 0, 0);
+	upper_layer_from(GKT_SEG_FOLIO, 2, 0);
+	upper_layer_from(GKT_SEG_SLAB, 0, -EOPNOTSUPP);
+	upper_layer_from(GKT_SEG_TAIL, 2, -EOPNOTSUPP);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct tap_test tests[] = {
@@ -253,6 +297,7 @@ int main(int argc, char **argv)
 		 0},
 		{"29: pages that cannot be referenced are refused",
 		 pages_that_cannot_be_referenced_are_refused, 0},
+		{"29: nor are they given to a socket with kernel TLS", pages_for_kernel_tls, 0},
 		TAP_END,
 	};
 

@@ -55,6 +55,28 @@ static int try_provide(struct ublk_server *server, struct ublksrv_io_cmd cmd, ui
 	return log_res(&events, 1);
 }
 
+/* The device is no file for its own pages: its data is for user memory only. */
+static void check_own_device(struct ublk_server *server, uint16_t tag)
+{
+	struct ublksrv_io_cmd cmd = {.tag = tag};
+	struct io_uring_sqe *sqe;
+	struct ring ring;
+
+	events.count = 0;
+	ring_open(&ring, 4, 0);
+	sqe = ring_sqe(&ring, IORING_OP_URING_CMD, 1, GROUP);
+	sqe->fd = server->char_fd;
+	sqe->cmd_op = UBLK_U_IO_PROVIDE_IO_BUF;
+	memcpy(sqe->cmd, &cmd, sizeof(cmd));
+	ring_rw(&ring, IORING_OP_WRITE, 2, KBUF, server->char_fd, 0, 512,
+		UBLKSRV_IO_BUF_OFFSET + ((uint64_t)tag << UBLK_TAG_OFF));
+	CHECK_EQ(ring_submit(&ring), 2);
+	ring_reap(&ring, &events, 2);
+	ring_close(&ring);
+	CHECK(log_res(&events, 1) > 0);
+	CHECK_EQ(log_res(&events, 2), -EACCES);
+}
+
 struct other_thread {
 	struct ublk_server *server;
 	uint16_t tag;
@@ -95,6 +117,7 @@ static void check_refusals(struct ublk_server *server, uint16_t tag)
 	CHECK_EQ(pthread_create(&thread, NULL, provide_elsewhere, &other), 0);
 	CHECK_EQ(pthread_join(thread, NULL), 0);
 	CHECK_EQ(other.res, -EINVAL);
+	check_own_device(server, tag);
 	CHECK_EQ(try_provide(server, (struct ublksrv_io_cmd){.tag = tag}, GROUP), len);
 }
 
