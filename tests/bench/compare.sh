@@ -96,7 +96,7 @@ else
 		-f "$bench_dir/report.jq" "$tmp/all" >"$tmp/report"
 	columns="job=job subject=subject iops=IOPS mbps=MB/s p50_us=p50-us p99_us=p99-us cpu_us_per_io=CPU-us/io \
 total_cpu_us_per_io=total-us/io cpu_over_twin=CPU/copy syscalls_per_io=calls/io enters_per_io=enters/io ratio=ratio"
-	note="Medians of $rounds rounds. ratio: throughput over nbdko-1's in the same round; at depth 1, its median
+	note="Medians of $rounds round(s). ratio: throughput over nbdko-1's in the same round; at depth 1, its median
 latency over ours. CPU: user and system time of gkproxy's process; for nbd.ko that of the kernel's workers, which
 leaves out what it sends within the process that submits. total: fio, the subject and the kernel's workers.
 CPU/copy: over that of data path copy with as many queues, in the same round. enters: turns of the queue loops."

@@ -182,10 +182,10 @@ measure() {
 	sectors_of "$device"
 	jq -c --argjson round "$1" --arg job "$2" --arg subject "$3" --argjson tick_us $((1000000 / ticks_per_s)) \
 		--argjson daemon "$daemon" --argjson kernel $((ticks - before_kernel)) \
-		--argjson n $(((sectors - before_sectors) * 512 / $5)) '.jobs[0]
+		--argjson bs "$5" --argjson n $(((sectors - before_sectors) * 512 / $5)) '.jobs[0]
 		| ((.usr_cpu + .sys_cpu) * .job_runtime * 10 / .mixed.total_ios) as $fio_us
 		| .mixed | {round: $round, job: $job, subject: $subject,
-			iops: (.total_ios * 1000 / .runtime), mbps: (.io_bytes / 1000 / .runtime),
+			iops: (.io_bytes * 1000 / .runtime / $bs), mbps: (.io_bytes / 1000 / .runtime),
 			p50_us: (.lat_ns.percentile["50.000000"] / 1000),
 			p99_us: (.lat_ns.percentile["99.000000"] / 1000),
 			cpu_us_per_io: ((if $subject | startswith("nbdko") then $kernel else $daemon end)
@@ -274,15 +274,16 @@ instructions_of() {
 
 # A long run less a short one: what starting costs cancels out.
 count_instructions() {
-	local job=$1 subject=$2 counts short
+	local job=$1 subject=$2 counts short span=64
 	shift 2
 
-	instructions_of "$subject" "$@" 4
+	[ "$2" -le 4096 ] || span=256
+	instructions_of "$subject" "$@" 16
 	short=$counts
-	instructions_of "$subject" "$@" 20
+	instructions_of "$subject" "$@" $((16 + span))
 	# shellcheck disable=SC2086
-	jq -nc --arg job "$job" --arg subject "$subject" --argjson bs "$2" '[$ARGS.positional[] | tonumber] as $v
-		| (16 * 1.048576) as $mb | [range(5) | $v[. + 5] - $v[.]] as $d
+	jq -nc --arg job "$job" --arg subject "$subject" --argjson bs "$2" --argjson span "$span" '[$ARGS.positional[] | tonumber] as $v
+		| ($span * 1.048576) as $mb | [range(5) | $v[. + 5] - $v[.]] as $d
 		| ((if $subject | startswith("nbdko") then $d[1] else $d[0] end) / $mb) as $own
 		| (($d[3] + $d[4]) * 1e9 / $mb) as $fio
 		| {job: $job, subject: $subject, instructions_per_mb: $own,
@@ -314,7 +315,7 @@ count_calls_of_gkproxy() {
 
 start_subjects
 uname -r | sed 's/.*/@@ {"release": "&"}/'
-fio --name=fill --filename=/dev/nbd1 --rw=write --bs=1M --direct=1 --refill_buffers --output="$dir/fill" ||
+fio --name=fill --filename=/dev/nbd1 --rw=write --bs=1M --direct=1 --refill_buffers --eta=never --output="$dir/fill" ||
 	fail "fio cannot fill the export"
 
 if [ "$GK_BENCH_ROUNDS" = 0 ]; then

@@ -35,7 +35,10 @@ def first_seen(f): reduce .[] as $x ([]; ($x | f) as $k | if index([$k]) then . 
     note: $note,
     rounds: ($all | map(.round) | max),
     rows: [
-      $all | first_seen([.job, .subject])[] as [$job, $subject]
+      $all | first_seen(.job)[] as $job
+      | [.[] | select(.job == $job).subject] | unique
+      # The base, then the others by their number and name; nbd.ko before gkproxy.
+      | sort_by([. != $base, .[-1:], sub("^nbdko"; "")])[] as $subject
       | [$all[] | select(.job == $job and .subject == $subject)] as $runs
       | def base: $at["\(.round) \(.job) \($base)"];
         def twin: if $zc and ($subject | contains($zc))

@@ -146,13 +146,16 @@ fio_args() {
 		--lat_percentiles=1 --clat_percentiles=0 --slat_percentiles=0 --percentile_list=50:99)
 }
 
-# fio_json ARGS...: runs fio; prints a measurement. Latency is from submission to completion.
+# fio_json BYTES ARGS...: runs fio; prints a measurement. Latency is from submission to completion.
 fio_json() {
+	local bytes=$1
+	shift
+
 	"${client[@]}" fio "$@" --output-format=json --output="$tmp/fio" 2>"$tmp/fio.err" ||
 		die "fio: $(cat "$tmp/fio" "$tmp/fio.err")"
 	# The engine greets before the JSON begins.
-	sed -n '/^{/,$p' "$tmp/fio" | jq '.jobs[0] | ((.usr_cpu + .sys_cpu) * .job_runtime * 10) as $cpu_us
-		| .mixed | {iops: (.total_ios * 1000 / .runtime), mbps: (.io_bytes / 1000 / .runtime),
+	sed -n '/^{/,$p' "$tmp/fio" | jq --argjson bs "$bytes" '.jobs[0] | ((.usr_cpu + .sys_cpu) * .job_runtime * 10) as $cpu_us
+		| .mixed | {iops: (.io_bytes * 1000 / .runtime / $bs), mbps: (.io_bytes / 1000 / .runtime),
 			p50_us: (.lat_ns.percentile["50.000000"] / 1000),
 			p99_us: (.lat_ns.percentile["99.000000"] / 1000),
 			cpu_us_per_io: ($cpu_us / .total_ios)}'
@@ -163,7 +166,7 @@ run_libnbd() {
 
 	fio_args "$@"
 	# fio takes whole seconds of ramp time and no fractions.
-	fio_json "${args[@]}" --time_based --runtime="$seconds" --ramp_time=1
+	fio_json "$3" "${args[@]}" --time_based --runtime="$seconds" --ramp_time=1
 }
 
 # nbdcopy_args URI RW BS QD: sets args. It copies the export once, in order; a write reads its data from
@@ -219,8 +222,8 @@ syscalls_per_io() {
 		;;
 	libnbd*)
 		fio_args "$@"
-		many=$(syscalls_of "${client[@]}" fio "${args[@]}" --time_based --runtime=60 --number_ios=$((2 * n)))
-		few=$(syscalls_of "${client[@]}" fio "${args[@]}" --time_based --runtime=60 --number_ios="$n")
+		many=$(syscalls_of "${client[@]}" fio "${args[@]}" --io_size=$((2 * n * $3)))
+		few=$(syscalls_of "${client[@]}" fio "${args[@]}" --io_size=$((n * $3)))
 		;;
 	nbdcopy*)
 		# The whole export; setting up is a few hundred calls of many thousands.
