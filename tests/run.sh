@@ -8,8 +8,8 @@ usage() {
 	usage: tests/run.sh [unit | wire | vm | all | soak] [TEST...]
 	  unit   unit tests: built by gcc and clang, and by gcc with the address and undefined sanitizers
 	  wire   wire tests: the same, and with the thread sanitizer
-	  vm     end-to-end tests in virtual machines: Debian's 6.12 kernel and its newest; self-tests of
-	         the kernel series
+	  vm     end-to-end tests in virtual machines with Debian's 6.12 kernel, its newest, and 6.12 with
+	         the series in kernel/patches; self-tests of that series
 	  all    all of these (default)
 	  soak   ten minutes of verified writes on each kernel (GK_SOAK_SECONDS)
 	TEST: names of end-to-end tests, with vm, instead of all.
@@ -160,18 +160,20 @@ e2e_on() {
 
 # end_to_end TEST...: on every kernel, the kernels side by side.
 end_to_end() {
-	local kernels kernel result name seconds log
+	local kernels kernel ready=() result name seconds log
 
-	read -r -a kernels <<<"${GK_KERNELS:-stock mainline}"
-	# The machines share the build and the downloads: both are there before two of them start.
+	read -r -a kernels <<<"${GK_KERNELS:-stock mainline patched}"
 	export GK_BUILD=$builds/gcc
+	# Downloads and builds of kernels happen here, one after the other.
 	for kernel in "${kernels[@]}"; do
-		run_step "$kernel: a guest boots" "$top/tests/vm/run.sh" -k "$kernel" -t 120 gkproxy --version ||
-			return 0
+		! run_step "$kernel: a guest boots" "$top/tests/vm/run.sh" -k "$kernel" -t 180 \
+			gkproxy --version || ready+=("$kernel")
 	done
+	# Two at a time: under software emulation one guest keeps one processor busy.
 	exec 3< <(
 		trap 'kill $(jobs -p)' TERM
-		for kernel in "${kernels[@]}"; do
+		for kernel in "${ready[@]}"; do
+			[ "$(jobs -rp | wc -l)" -lt 2 ] || wait -n || true
 			e2e_on "$kernel" "$@" | sed -u "s/ / $kernel: /" &
 		done
 		wait
@@ -184,9 +186,22 @@ end_to_end() {
 	guests=
 }
 
+# The kernel series' own tests count one by one; their runner says how many there were.
 kernel_series() {
-	[ -x "$top/kernel/selftest/run.sh" ] || return 0
-	run_step "patched: self-tests of the kernel series" "$top/kernel/selftest/run.sh" || return 0
+	local runner=$top/kernel/selftest/vm.sh log totals
+
+	[ -x "$runner" ] || return 0
+	run_step "patched: the self-tests of the kernel series run to their end" "$runner" || return 0
+	log=$logs/patched--the-self-tests-of-the-kernel-series-run-to-their-end.log
+	totals=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n1) || true
+	if [[ $totals =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+		echo "        $totals"
+		passed=$((passed + BASH_REMATCH[1]))
+		failed=$((failed + BASH_REMATCH[2]))
+		skipped=$((skipped + BASH_REMATCH[3]))
+	else
+		outcome failed "patched: the self-tests say how many passed" 0 "$log"
+	fi
 }
 
 mode=${1:-all}

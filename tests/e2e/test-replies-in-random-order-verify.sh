@@ -22,7 +22,7 @@ chmod +x "$dir/server"
 mkfifo "$dir/never"
 nbdkit_unix -t 8 --filter=log sh "$dir/server" logfile="$dir/server.log"
 start_gkproxy queues=1 connections=1 connect_timeout=60.0
-fio_verify random-order --size=512k --bssplit=512/30:4k/40:16k/30
+fio_verify random-order --size=256k --bssplit=512/30:4k/40:16k/30
 same_bytes "$device" "$dir/disk"
 stop_gkproxy
 awk '/\.\.\.(Read|Write) id=/ { sub(/.*id=/, ""); n = $1 + 0; if (n < last) overtaken++; last = n }
