@@ -237,7 +237,7 @@ static bool meter(struct fake_kernel *kernel, struct io_uring_sqe *sqe, size_t *
 		return true;
 	}
 	if (!*left) {
-		answer(kernel, sqe, -EINTR);
+		answer(kernel, sqe, kernel->interruption ? kernel->interruption : -EINTR);
 		kernel->interrupted++;
 	} else {
 		if (message)

@@ -35,6 +35,7 @@ struct fake_kernel {
 	size_t cut_send_again;  /* ... and after each cut from then on */
 	size_t cut_payload;     /* the same for bytes received into a request's pages */
 	size_t cut_payload_again;
+	int interruption;       /* of one that is cut before its first byte: -EINTR, if 0 */
 	unsigned int fail_transfer; /* of the transfers to come, counted from 1: this one fails */
 	int fail_error;         /* -errno */
 	bool fail_leader;       /* on the path with two CQEs: in the command that lends the buffer */
