@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+# What tests of servers that die, freeze and change share; sourced after functions.sh.
+
+# counter EXPRESSION: of vol0's counters, as in "reads + .writes".
+counter() {
+	status ".devices[0].counters | .$1"
+}
+
+# more_than NUMBER EXPRESSION
+more_than() {
+	[ "$(counter "$2")" -gt "$1" ]
+}
+
+state_is() {
+	[ "$(status '.devices[0].state')" = "$1" ]
+}
+
+is_up() {
+	state_is up
+}
+
+# happened WHAT NUMBER: says so; the test has shown nothing if it did not.
+happened() {
+	echo "   $1: $2"
+	[ "$2" -gt 0 ] || fail "no $1: this test has shown nothing"
+}
+
+# bring_up SERVER...: starts the server and waits until all connections are back.
+bring_up() {
+	"$@"
+	wait_for 30 "all connections are back" is_up
+}
+
+# flush_device: what fsync of the block device says.
+flush_device() {
+	dd if=/dev/null of="$device" conv=fsync,notrunc status=none 2>>"$dir/flush"
+}
