@@ -33,16 +33,14 @@ fallocate --punch-hole -o $((6 << 20)) -l $((1 << 20)) "$device"
 seen ' Zero id=[0-9]+ offset=0x600000 count=0x100000 trim=1 fua=0' "WRITE_ZEROES without NO_HOLE"
 cmp -n $((1 << 20)) -i $((6 << 20)):0 "$device" /dev/zero
 
+step "a synchronous direct write is a FUA write"
+dd if=/dev/urandom of="$device" bs=4k count=1 seek=3000 oflag=direct,dsync status=none
+seen ' Write id=[0-9]+ offset=0xbb8000 count=0x1000 fua=1' "WRITE with FUA"
+
+step "fsync is a FLUSH"
 flushes() {
 	grep -c ' Flush id=' "$server_log" || true
 }
-
-step "a synchronous direct write is a FUA write"
 before=$(flushes)
-dd if=/dev/urandom of="$device" bs=4k count=1 seek=3000 oflag=direct,dsync status=none
-seen ' Write id=[0-9]+ offset=0xbb8000 count=0x1000 fua=1' "WRITE with FUA"
-same "$(flushes)" "$before" "number of FLUSHes, after a write for which FUA is enough"
-
-step "fsync is a FLUSH"
 dd if=/dev/urandom of="$device" bs=4k count=1 seek=4000 oflag=direct conv=notrunc,fsync status=none
 same "$(flushes)" $((before + 1)) "number of FLUSHes"
