@@ -122,6 +122,8 @@ e2e_on() {
 	local kernel=$1 output status line name='' result milliseconds begun log left
 	shift
 
+	# KASAN and lockdep under software emulation take several times as long.
+	[ "$kernel" != patched-debug ] || export GK_TIME_SCALE=${GK_TIME_SCALE:-6}
 	left=("$@")
 	while [ ${#left[@]} -gt 0 ]; do
 		output=$logs/guest-$kernel-${left[0]}.log
@@ -144,7 +146,7 @@ e2e_on() {
 				;;
 			*) [ -z "$name" ] || printf '%s\n' "$line" >>"$log" ;;
 			esac
-		done < <("$top/tests/vm/run.sh" -k "$kernel" -t "${GK_GUEST_TIMEOUT:-1800}" \
+		done < <("$top/tests/vm/run.sh" -k "$kernel" -t "${GK_GUEST_TIMEOUT:-$((3600 * ${GK_TIME_SCALE:-1}))}" \
 			bash tests/e2e/guest.sh "${left[@]}" 2>"$output" </dev/null)
 		if [ -n "$name" ]; then
 			cat "$output" >>"$log"

@@ -30,9 +30,10 @@ step() {
 	echo "-- $*"
 }
 
-# wait_for SECONDS WHAT COMMAND...: until COMMAND succeeds; fails the test when it never does.
+# wait_for SECONDS WHAT COMMAND...: until COMMAND succeeds; fails the test when it never does. All limits
+# are GK_TIME_SCALE times as long on a slow machine.
 wait_for() {
-	local deadline=$((SECONDS + $1)) what=$2
+	local deadline=$((SECONDS + $1 * ${GK_TIME_SCALE:-1})) what=$2
 	shift 2
 
 	until "$@"; do
@@ -188,7 +189,7 @@ gkproxy_refuses() {
 	local status=0
 
 	: >"$log"
-	timeout 60 gkproxy -c "$conf" 2>>"$log" || status=$?
+	timeout $((60 * ${GK_TIME_SCALE:-1})) gkproxy -c "$conf" 2>>"$log" || status=$?
 	same "$status" 1 "exit status of gkproxy"
 	same "$(grep -c . "$log")" 1 "number of lines it says"
 	grep -qiE "$1" "$log" || fail "the message does not match '$1': $(cat "$log")"
