@@ -119,11 +119,12 @@ native() {
 # "RESULT NAME SECONDS LOG" for each. A test in whose guest the machine died has failed; the tests after it
 # get a new guest, as they do when a test left something behind.
 e2e_on() {
-	local kernel=$1 output status line name='' result milliseconds begun log left
+	local kernel=$1 output status line name='' result milliseconds begun log left limit
 	shift
 
 	# KASAN and lockdep under software emulation take several times as long.
 	[ "$kernel" != patched-debug ] || export GK_TIME_SCALE=${GK_TIME_SCALE:-6}
+	limit=${GK_GUEST_TIMEOUT:-$((3600 * ${GK_TIME_SCALE:-1}))}
 	left=("$@")
 	while [ ${#left[@]} -gt 0 ]; do
 		output=$logs/guest-$kernel-${left[0]}.log
@@ -146,7 +147,7 @@ e2e_on() {
 				;;
 			*) [ -z "$name" ] || printf '%s\n' "$line" >>"$log" ;;
 			esac
-		done < <("$top/tests/vm/run.sh" -k "$kernel" -t "${GK_GUEST_TIMEOUT:-$((3600 * ${GK_TIME_SCALE:-1}))}" \
+		done < <("$top/tests/vm/run.sh" -k "$kernel" -t "$limit" \
 			bash tests/e2e/guest.sh "${left[@]}" 2>"$output" </dev/null)
 		if [ -n "$name" ]; then
 			cat "$output" >>"$log"
