@@ -319,6 +319,16 @@ static bool execute(struct fake_kernel *kernel, struct io_uring_sqe *sqe)
 	return true;
 }
 
+/* Without MSG_WAITALL one that ends short would let run what is linked behind it. */
+static void check_link(const struct io_uring_sqe *sqe)
+{
+	bool moves_bytes = sqe->opcode == IORING_OP_SEND || sqe->opcode == IORING_OP_SEND_ZC ||
+			   sqe->opcode == IORING_OP_SENDMSG || sqe->opcode == IORING_OP_RECV;
+
+	if (moves_bytes && sqe->flags & IOSQE_IO_LINK)
+		assert_true(sqe->msg_flags & MSG_WAITALL);
+}
+
 /* The chain that begins at `first`; returns where the next one does. */
 static unsigned int execute_chain(struct fake_kernel *kernel, unsigned int first)
 {
@@ -330,6 +340,7 @@ static unsigned int execute_chain(struct fake_kernel *kernel, unsigned int first
 	kernel->refused = false;
 	do {
 		sqe = &sq->sqes[i++ & sq->ring_mask];
+		check_link(sqe);
 		if (broken)
 			answer(kernel, sqe, -ECANCELED);
 		else

@@ -281,6 +281,41 @@ static void many_payloads_take_several_chains(void **state)
 	}
 }
 
+/* Four payloads and their headers fill a chain: not even a FLUSH has room in it. */
+static void nothing_is_gathered_behind_a_full_chain(void **state)
+{
+	(void)state;
+	for (unsigned int i = 0; i < 2; i++) {
+		struct fake_kernel kernel;
+		struct fake_bytes replies = {0};
+
+		begin(&kernel, paths[i], false);
+		for (uint16_t t = 0; t < 4; t++) {
+			rig_pattern(mem_front_data(&kernel.rig.queue, t), t * 512, THRESHOLD, 3);
+			mem_front_submit(&kernel.rig.queue, t, NBD_CMD_WRITE, 0, t * 512, THRESHOLD);
+		}
+		mem_front_submit(&kernel.rig.queue, 4, NBD_CMD_FLUSH, 0, 0, 0);
+		for (uint16_t t = 0; t < 5; t++) {
+			struct fake_request request = fake_kernel_take(&kernel);
+			uint8_t payload[THRESHOLD];
+
+			assert_int_equal(request.type, t < 4 ? NBD_CMD_WRITE : NBD_CMD_FLUSH);
+			if (t < 4) {
+				fake_kernel_take_bytes(&kernel, payload, THRESHOLD);
+				assert_memory_equal(payload, mem_front_data(&kernel.rig.queue, t),
+						    THRESHOLD);
+			}
+			fake_put_simple(&replies, request.cookie, 0);
+		}
+		assert_int_equal(kernel.rig.queue.counters.sends, 2);
+		rig_say(&kernel.rig, 0, &replies);
+		fake_bytes_done(&replies);
+		fake_kernel_run(&kernel);
+		assert_int_equal(kernel.rig.queue.counters.errors, 0);
+		rig_end(&kernel.rig);
+	}
+}
+
 /* Each part has its own header, and its payload begins where the part does. */
 static void parts_of_a_request_are_cut(void **state)
 {
@@ -330,6 +365,7 @@ int main(void)
 		cmocka_unit_test(payload_that_had_to_be_copied_is_cut_at_every_byte),
 		cmocka_unit_test(a_long_copy_is_not_partial),
 		cmocka_unit_test(many_payloads_take_several_chains),
+		cmocka_unit_test(nothing_is_gathered_behind_a_full_chain),
 		cmocka_unit_test(parts_of_a_request_are_cut),
 	};
 
