@@ -403,6 +403,33 @@ static void a_write_that_was_cut_is_sent_whole(void **state)
 	}
 }
 
+/* Each absence has its own time, however long ago the one before it was. */
+static void an_earlier_absence_does_not_shorten_the_wait(void **state)
+{
+	const struct rig_options options = {
+		.retry = {.replay = true, .reconnect_timeout_ns = 3600000 * MS},
+	};
+	struct fake_request request;
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &options);
+	for (unsigned int i = 0; i < 2; i++) {
+		rig_close_peer(&rig, 0);
+		rig_wait_dead(&rig, 0);
+		rig.queue.now_ns += i * 3601000 * MS;
+		submit(&rig, &commands[i]);
+		gk_session_tick(&rig.queue);
+		assert_true(rig.front.slots[commands[i].tag].busy);
+		rig_offer(&rig, 0);
+		rig_send_all(&rig);
+		request = take(&rig, 0, &commands[i]);
+		answer(&rig, 0, &request, 1);
+		assert_ended(&rig, &commands[i], 1);
+	}
+	rig_end(&rig);
+}
+
 static void reconnect_timeout_ends_the_wait_until_it_is_back(void **state)
 {
 	const struct rig_options options = {
@@ -541,6 +568,7 @@ int main(void)
 		cmocka_unit_test(a_read_in_parts_goes_on_with_the_part_that_was_cut),
 		cmocka_unit_test(a_write_in_parts_begins_again_from_its_first_byte),
 		cmocka_unit_test(a_write_that_was_cut_is_sent_whole),
+		cmocka_unit_test(an_earlier_absence_does_not_shorten_the_wait),
 		cmocka_unit_test(reconnect_timeout_ends_the_wait_until_it_is_back),
 		cmocka_unit_test(a_server_that_keeps_an_answer_back_is_given_up),
 		cmocka_unit_test(a_device_that_goes_waits_for_no_connection),
