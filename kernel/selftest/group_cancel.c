@@ -2,6 +2,7 @@
 /* Waiting for groups and cancelling parts of them. */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -291,6 +292,37 @@ static void killed_process_leaves_no_group_behind(void)
 	kill_child(true);
 }
 
+/* Each ring holds a request on the other: only a tracked request is found when the task ends. */
+static void rings_that_poll_each_other(void)
+{
+	int fds[2];
+	pid_t child;
+
+	ring_require(IORING_FEAT_SQE_GROUP);
+	net_unix_pair(fds);
+	child = (pid_t)CHECK_SYS(fork());
+	if (child == 0) {
+		struct ring rings[2];
+		struct io_uring_sqe *sqe;
+
+		close(fds[1]);
+		ring_open(&rings[0], 16, 0);
+		ring_open(&rings[1], 16, 0);
+		for (int i = 0; i < 2; i++) {
+			ring_nop(&rings[i], LEADER, GROUP);
+			sqe = ring_sqe(&rings[i], IORING_OP_POLL_ADD, 1, GROUP);
+			sqe->fd = rings[!i].fd;
+			sqe->poll32_events = POLLIN;
+			ring_msg(&rings[i], IORING_OP_RECV, 2, 0, fds[0], (uintptr_t)&byte, 1, 0);
+			CHECK_EQ(ring_submit(&rings[i]), 3);
+		}
+		_exit(0);
+	}
+	close(fds[0]);
+	peer_join(child);
+	CHECK_EQ(net_read_all(fds[1], &byte, 1), 0);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct tap_test tests[] = {
@@ -304,6 +336,8 @@ int main(int argc, char **argv)
 		 cancel_of_everything_ends_a_chain_of_groups, 0},
 		{"14: a killed process, a closed ring leave no group behind",
 		 killed_process_leaves_no_group_behind, 0},
+		{"14: members of two rings that poll each other end with their process",
+		 rings_that_poll_each_other, 0},
 		TAP_END,
 	};
 

@@ -78,6 +78,9 @@ void ublk_server_fetch(struct ublk_server *server);
 struct io_uring_sqe *ublk_server_provide(struct ublk_server *server, unsigned int tag);
 struct io_uring_sqe *ublk_server_commit(struct ublk_server *server, unsigned int tag, int result);
 
+/* Result of PROVIDE by this thread, with these SQE flags, on a ring of its own. */
+int ublk_try_provide(struct ublk_server *server, struct ublksrv_io_cmd cmd, uint8_t flags);
+
 /* The loop target: reads and writes server->file through groups. */
 void ublk_loop_request(struct ublk_server *server, unsigned int tag);
 void ublk_loop_completed(struct ublk_server *server, const struct ring_cqe *cqe);

@@ -35,26 +35,6 @@ static int backing_file(void)
 	return fd;
 }
 
-/* Result of PROVIDE by this thread, on a ring of its own. */
-static int try_provide(struct ublk_server *server, struct ublksrv_io_cmd cmd, uint8_t flags)
-{
-	struct io_uring_sqe *sqe;
-	struct ring ring;
-
-	events.count = 0;
-	ring_open(&ring, 4, 0);
-	sqe = ring_sqe(&ring, IORING_OP_URING_CMD, 1, flags);
-	sqe->fd = server->char_fd;
-	sqe->cmd_op = UBLK_U_IO_PROVIDE_IO_BUF;
-	memcpy(sqe->cmd, &cmd, sizeof(cmd));
-	ring_nop(&ring, 2, 0);
-	CHECK_EQ(ring_submit(&ring), 2);
-	ring_reap(&ring, &events, 2);
-	ring_close(&ring);
-	CHECK_EQ(log_res(&events, 2), (flags & GROUP) && log_res(&events, 1) < 0 ? -ECANCELED : 0);
-	return log_res(&events, 1);
-}
-
 /* The device is no file for its own pages: its data is for user memory only. */
 static void check_own_device(struct ublk_server *server, uint16_t tag)
 {
@@ -87,7 +67,8 @@ static void *provide_elsewhere(void *arg)
 {
 	struct other_thread *other = arg;
 
-	other->res = try_provide(other->server, (struct ublksrv_io_cmd){.tag = other->tag}, GROUP);
+	other->res =
+		ublk_try_provide(other->server, (struct ublksrv_io_cmd){.tag = other->tag}, GROUP);
 	return NULL;
 }
 
@@ -97,28 +78,29 @@ static void check_refusals(struct ublk_server *server, uint16_t tag)
 	struct other_thread other = {.server = server, .tag = tag};
 	pthread_t thread;
 
-	CHECK_EQ(try_provide(server, (struct ublksrv_io_cmd){.tag = tag}, GROUP), len);
-	CHECK_EQ(try_provide(server, (struct ublksrv_io_cmd){.tag = tag}, GROUP | IOSQE_ASYNC),
+	CHECK_EQ(ublk_try_provide(server, (struct ublksrv_io_cmd){.tag = tag}, GROUP), len);
+	CHECK_EQ(ublk_try_provide(server, (struct ublksrv_io_cmd){.tag = tag}, GROUP | IOSQE_ASYNC),
 		 len);
-	CHECK_EQ(try_provide(server, (struct ublksrv_io_cmd){.tag = tag}, 0), -EINVAL);
-	CHECK_EQ(try_provide(server, (struct ublksrv_io_cmd){.tag = tag, .q_id = 1}, GROUP),
+	CHECK_EQ(ublk_try_provide(server, (struct ublksrv_io_cmd){.tag = tag}, 0), -EINVAL);
+	CHECK_EQ(ublk_try_provide(server, (struct ublksrv_io_cmd){.tag = tag, .q_id = 1}, GROUP),
 		 -EINVAL);
-	CHECK_EQ(try_provide(server, (struct ublksrv_io_cmd){.tag = DEPTH}, GROUP), -EINVAL);
-	CHECK_EQ(try_provide(server, (struct ublksrv_io_cmd){.tag = UINT16_MAX}, GROUP), -EINVAL);
-	CHECK_EQ(try_provide(server, (struct ublksrv_io_cmd){.tag = tag, .result = 1}, GROUP),
+	CHECK_EQ(ublk_try_provide(server, (struct ublksrv_io_cmd){.tag = DEPTH}, GROUP), -EINVAL);
+	CHECK_EQ(ublk_try_provide(server, (struct ublksrv_io_cmd){.tag = UINT16_MAX}, GROUP),
 		 -EINVAL);
-	CHECK_EQ(try_provide(server, (struct ublksrv_io_cmd){.tag = tag, .addr = 1}, GROUP),
+	CHECK_EQ(ublk_try_provide(server, (struct ublksrv_io_cmd){.tag = tag, .result = 1}, GROUP),
+		 -EINVAL);
+	CHECK_EQ(ublk_try_provide(server, (struct ublksrv_io_cmd){.tag = tag, .addr = 1}, GROUP),
 		 -EINVAL);
 	/* The other tags wait for a request. */
 	for (uint16_t i = 0; i < DEPTH; i++)
 		if (i != tag)
-			CHECK_EQ(try_provide(server, (struct ublksrv_io_cmd){.tag = i}, GROUP),
+			CHECK_EQ(ublk_try_provide(server, (struct ublksrv_io_cmd){.tag = i}, GROUP),
 				 -EBUSY);
 	CHECK_EQ(pthread_create(&thread, NULL, provide_elsewhere, &other), 0);
 	CHECK_EQ(pthread_join(thread, NULL), 0);
 	CHECK_EQ(other.res, -EINVAL);
 	check_own_device(server, tag);
-	CHECK_EQ(try_provide(server, (struct ublksrv_io_cmd){.tag = tag}, GROUP), len);
+	CHECK_EQ(ublk_try_provide(server, (struct ublksrv_io_cmd){.tag = tag}, GROUP), len);
 }
 
 /* Shared with the server: what it is to do with the next write, flush or discard, and its count. */
@@ -138,11 +120,11 @@ static void refusing_request(struct ublk_server *server, unsigned int tag)
 		return;
 	}
 	if (!(server->dev->flags & UBLK_F_GROUP_KBUF)) {
-		CHECK_EQ(try_provide(server, cmd, GROUP), -EOPNOTSUPP);
+		CHECK_EQ(ublk_try_provide(server, cmd, GROUP), -EOPNOTSUPP);
 	} else if (op == UBLK_IO_OP_READ || op == UBLK_IO_OP_WRITE) {
 		check_refusals(server, (uint16_t)tag);
 	} else {
-		CHECK_EQ(try_provide(server, cmd, GROUP), -EINVAL);
+		CHECK_EQ(ublk_try_provide(server, cmd, GROUP), -EINVAL);
 	}
 	order->done++;
 	ublk_server_commit(server, tag, (int)(server->iods[tag].nr_sectors << 9));
@@ -150,7 +132,7 @@ static void refusing_request(struct ublk_server *server, unsigned int tag)
 	/* The tag is given back. (There is no other request that could be in it after the write.)
 	 */
 	if (op == UBLK_IO_OP_WRITE && server->dev->flags & UBLK_F_GROUP_KBUF)
-		CHECK_EQ(try_provide(server, cmd, GROUP), -EBUSY);
+		CHECK_EQ(ublk_try_provide(server, cmd, GROUP), -EBUSY);
 }
 
 /* Without groups: the partition scan and the like are answered with nothing. */

@@ -31,6 +31,7 @@
 struct stage {
 	volatile bool park; /* the next request at POSITION goes to the socket, and stays there */
 	volatile bool parked;
+	volatile uint16_t tag; /* of the parked request */
 	bool zero_copy;
 	int socket; /* the server's end */
 	int file;
@@ -62,6 +63,7 @@ static void parking_request(struct ublk_server *server, unsigned int tag)
 		ublk_loop_request(server, tag);
 		return;
 	}
+	stage->tag = (uint16_t)tag;
 	server->tags[tag] = (struct ublk_tag){.left = 2};
 	ublk_server_provide(server, tag);
 	ring_msg(&server->ring, opcode, ublk_key(UBLK_KIND_OTHER, tag), KBUF, stage->socket, 0,
@@ -362,18 +364,26 @@ static void stop_ends_when_the_members_do(void)
 
 static void closing_server(struct ublk_dev *dev, void *arg)
 {
+	struct stage *stage = arg;
 	struct ublk_server server;
 	struct sigaction action = {.sa_handler = tell};
+	sigset_t usr1, before;
 
+	sigemptyset(&usr1);
+	sigaddset(&usr1, SIGUSR1);
 	CHECK_SYS(sigaction(SIGUSR1, &action, NULL));
 	open_parking_server(&server, dev, arg);
 	ublk_server_fetch(&server);
 	ublk_server_until(&server, (const bool *)&told);
+	told = false;
 	ring_close(&server.ring);
 	/* The process goes on, with the device open, until it is told again. */
-	told = false;
+	CHECK_SYS(sigprocmask(SIG_BLOCK, &usr1, &before));
 	while (!told)
-		pause();
+		sigsuspend(&before);
+	/* The request was aborted; there is nothing to lend any more. */
+	CHECK_EQ(ublk_try_provide(&server, (struct ublksrv_io_cmd){.tag = stage->tag}, GROUP),
+		 -ENODEV);
 }
 
 static void ring_closed_while_borrowed(uint64_t flags, bool delete)
@@ -395,7 +405,8 @@ static void ring_closed_while_borrowed(uint64_t flags, bool delete)
 	CHECK_EQ(ublk_control(&dev, UBLK_U_CMD_STOP_DEV, 0), 0);
 	if (delete)
 		ublk_control_begin(&dev, UBLK_U_CMD_DEL_DEV, 0);
-	kill_server(server);
+	CHECK_SYS(kill(server, SIGUSR1));
+	peer_join(server);
 	if (!delete)
 		ublk_control_begin(&dev, UBLK_U_CMD_DEL_DEV, 0);
 	CHECK_EQ(ublk_control_end(&dev), 0);

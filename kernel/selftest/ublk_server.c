@@ -54,6 +54,26 @@ struct io_uring_sqe *ublk_server_commit(struct ublk_server *server, unsigned int
 	return io_command(server, UBLK_KIND_COMMAND, UBLK_U_IO_COMMIT_AND_FETCH_REQ, tag, result);
 }
 
+int ublk_try_provide(struct ublk_server *server, struct ublksrv_io_cmd cmd, uint8_t flags)
+{
+	static struct ring_log events;
+	struct io_uring_sqe *sqe;
+	struct ring ring;
+
+	events.count = 0;
+	ring_open(&ring, 4, 0);
+	sqe = ring_sqe(&ring, IORING_OP_URING_CMD, 1, flags);
+	sqe->fd = server->char_fd;
+	sqe->cmd_op = UBLK_U_IO_PROVIDE_IO_BUF;
+	memcpy(sqe->cmd, &cmd, sizeof(cmd));
+	ring_nop(&ring, 2, 0);
+	CHECK_EQ(ring_submit(&ring), 2);
+	ring_reap(&ring, &events, 2);
+	ring_close(&ring);
+	CHECK_EQ(log_res(&events, 2), (flags & GROUP) && log_res(&events, 1) < 0 ? -ECANCELED : 0);
+	return log_res(&events, 1);
+}
+
 void ublk_server_fetch(struct ublk_server *server)
 {
 	for (unsigned int tag = 0; tag < server->dev->depth; tag++)
