@@ -140,7 +140,11 @@ e2e_on() {
 			'@@ end '*)
 				read -r _ _ name status milliseconds <<<"$line"
 				result=failed
-				[ "$status" != 0 ] || result=passed
+				if [ "$status" = 0 ]; then
+					result=passed
+				else
+					echo "exit status $status" >>"$log"
+				fi
 				echo "$result $name $((milliseconds / 1000)).$((milliseconds % 1000 / 100)) $log"
 				left=("${left[@]:1}")
 				name=
