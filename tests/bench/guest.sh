@@ -227,13 +227,13 @@ count_calls() {
 		echo "!$trigger_text" >"$trigger"
 	else
 		how=strace
-		strace -qq -c -f -p "$gkproxy_pid" -o "$dir/strace" &
+		strace -qq -c -U calls,name -f -p "$gkproxy_pid" -o "$dir/strace" &
 		strace_pid=$!
 		wait_for 30 "strace holds the daemon" traced
 		run_fio --time_based --runtime="$GK_BENCH_SECONDS"
 		kill -INT "$strace_pid"
 		wait "$strace_pid" || true
-		calls=$(awk '$NF == "total" { print $(NF == 6 ? 4 : 3) }' "$dir/strace")
+		calls=$(awk '$2 == "total" { print $1 }' "$dir/strace")
 	fi
 	sectors_of "$device"
 	n=$(((sectors - before) * 512 / $2))
@@ -274,13 +274,13 @@ instructions_of() {
 
 # A long run less a short one: what starting costs cancels out.
 count_instructions() {
-	local job=$1 subject=$2 counts short span=64
+	local job=$1 subject=$2 counts short span=16
 	shift 2
 
-	[ "$2" -le 4096 ] || span=256
-	instructions_of "$subject" "$@" 16
+	[ "$2" -le 4096 ] || span=128
+	instructions_of "$subject" "$@" 8
 	short=$counts
-	instructions_of "$subject" "$@" $((16 + span))
+	instructions_of "$subject" "$@" $((8 + span))
 	# shellcheck disable=SC2086
 	jq -nc --arg job "$job" --arg subject "$subject" --argjson bs "$2" --argjson span "$span" '[$ARGS.positional[] | tonumber] as $v
 		| ($span * 1.048576) as $mb | [range(5) | $v[. + 5] - $v[.]] as $d

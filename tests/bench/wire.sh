@@ -199,8 +199,8 @@ syscalls_of() {
 		perf stat -x, -e raw_syscalls:sys_enter -o "$tmp/perf" -- "$@" >/dev/null 2>&1
 		sed -n 's/^\([0-9]*\),.*raw_syscalls.*/\1/p' "$tmp/perf"
 	else
-		strace -qq -c -f -o "$tmp/strace" -- "$@" >/dev/null 2>&1
-		awk '$NF == "total" { print $(NF == 6 ? 4 : 3) }' "$tmp/strace"
+		strace -qq -c -U calls,name -f -o "$tmp/strace" -- "$@" >/dev/null 2>&1
+		awk '$2 == "total" { print $1 }' "$tmp/strace"
 	fi
 }
 
