@@ -119,11 +119,13 @@ static unsigned int find_dead(struct gk_device *device, struct place *ret_places
 /*
  * Whether the server lost what it had not flushed: the whole device was disconnected, and the
  * server ended a connection unasked, reset one it no longer knew, or was not listening for a
- * while. Silence that ends with the old connection closed in order was only the network's.
+ * while. Silence that ends with the old connection closed in order was only the network's. And
+ * another server never had it.
  */
-static bool server_restarted(const struct gk_device *device, const struct place *dead)
+static bool server_restarted(const struct gk_device *device, const struct place *dead,
+			     size_t remote)
 {
-	if (device->reconnect.refused)
+	if (device->reconnect.refused || device->reconnect.remote != remote)
 		return true;
 	for (unsigned int i = 0; i < device->n_connections; i++) {
 		enum gk_session_end end = dead[i].queue->sessions[dead[i].slot].end;
@@ -134,12 +136,12 @@ static bool server_restarted(const struct gk_device *device, const struct place 
 	return false;
 }
 
-static void settle_unflushed(struct gk_device *device, const struct place *dead)
+static void settle_unflushed(struct gk_device *device, const struct place *dead, size_t remote)
 {
 	bool dirty = false;
 
 	if (device->config->unflushed != GK_UNFLUSHED_FAIL_NEXT_FLUSH ||
-	    !server_restarted(device, dead))
+	    !server_restarted(device, dead, remote))
 		return;
 	for (unsigned int i = 0; i < device->n_queues; i++)
 		dirty |= gk_unflushed_is_dirty(&device->unflushed, &device->queues[i].queue.dirty);
@@ -208,7 +210,7 @@ static int dial(struct gk_device *device, size_t remote, const struct place *dea
 	int r;
 
 	if (got < 0) {
-		if (got == -ECONNREFUSED || got == -ENOENT)
+		if ((got == -ECONNREFUSED || got == -ENOENT) && remote == device->reconnect.remote)
 			device->reconnect.refused = true;
 		if (got != -ECANCELED)
 			GK_LOG_LIMITED(&device->reconnect.log, GK_LOG_WARNING,
@@ -219,7 +221,7 @@ static int dial(struct gk_device *device, size_t remote, const struct place *dea
 	r = check_export(device, &dialled[0].facts);
 	if (!r) {
 		if (n == device->n_connections)
-			settle_unflushed(device, dead);
+			settle_unflushed(device, dead, remote);
 		device->reconnect.remote = remote;
 		device->reconnect.refused = false;
 		gk_log(GK_LOG_INFO, "dev%d: %s: reconnected to %s: %d connection%s",
@@ -283,6 +285,12 @@ static void *reconnect_thread(void *arg)
 				attempt = 0;
 			continue;
 		}
+		/*
+		 * All connections of a server that restarts die, but not in one instant: while one
+		 * is left there is no hurry, and more to learn for server_restarted().
+		 */
+		if (n < device->n_connections && !attempt)
+			attempt = 1;
 		go_on = wait_ms(reconnect, (int)gk_reconnect_delay_ms(attempt, &reconnect->seed),
 				false);
 		attempt++;
