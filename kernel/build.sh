@@ -135,8 +135,9 @@ apply_series()
 		patch -d "$scratch" -p1 --fuzz=0 --no-backup-if-mismatch -f \
 			<"$here/patches/$patch" >"$log" 2>&1 && continue
 		say "$patch does not apply to $package $source:"
-		sed -n -E 's/^patching file /  in file /p; /FAILED|reject|No file to patch/s/^/  /p' \
-			"$log" >&2
+		awk '/^patching file / { file = $3 }
+			/^Hunk .* FAILED/ { print "  " file ": " $0 }
+			/find file to patch/ { print "  " $0 }' "$log" >&2
 		die "the series was last tested with $tested_version"
 	done
 }
