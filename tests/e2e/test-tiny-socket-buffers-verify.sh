@@ -10,7 +10,7 @@ interrupt_until_killed() {
 	while :; do
 		kill -STOP "$gkproxy_pid"
 		kill -CONT "$gkproxy_pid"
-		sleep 0.05
+		sleep 0.1
 	done
 }
 
@@ -21,7 +21,7 @@ nbdkit_tcp file "$dir/disk"
 start_gkproxy queues=1 connections=1 'zero_copy_threshold="32K"'
 
 step "mixed sizes"
-fio_verify mixed --size=1m
+fio_verify mixed --size=512k
 read -r errors small receives < <(status '.devices[0].counters | "\(.errors) \(.partial_sends) \(.partial_receives)"')
 same "$errors" 0 errors
 echo "   partial sends: $small, partial receives: $receives"
@@ -30,7 +30,7 @@ echo "   partial sends: $small, partial receives: $receives"
 step "large ones alone, interrupted"
 interrupt_until_killed &
 interrupter=$!
-fio_verify large --size=4m --bssplit=1m/100 --iodepth=4
+fio_verify large --size=2m --bssplit=1m/100 --iodepth=4
 kill "$interrupter"
 wait "$interrupter" 2>/dev/null || true
 kill -CONT "$gkproxy_pid"

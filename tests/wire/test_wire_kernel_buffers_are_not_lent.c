@@ -193,6 +193,27 @@ static void a_chain_that_is_refused_costs_a_copy(void **state)
 	}
 }
 
+/* Cancelled as a whole, for no reason that could be done something about: not tried for ever. */
+static void a_chain_that_is_cancelled_as_a_whole_ends_the_connection(void **state)
+{
+	(void)state;
+	rig_quiet();
+	for (unsigned int w = 0; w < N_WAYS; w++) {
+		struct fake_kernel kernel;
+
+		begin(&kernel, ways[w].path, false);
+		kernel.refuse = true;
+		spoil(&kernel, 2, -ECANCELED, ways[w].leader);
+		for (uint16_t t = 0; t < N; t++)
+			submit(&kernel, t, NBD_CMD_WRITE);
+		fake_kernel_run(&kernel);
+		for (uint16_t t = 0; t < N; t++)
+			assert_int_equal(kernel.rig.front.slots[t].result, -EIO);
+		assert_int_equal(kernel.rig.queue.counters.fallbacks, 0);
+		rig_end(&kernel.rig);
+	}
+}
+
 static int no_copy_in(struct gk_queue *queue, const struct gk_tag *tag, void *to, uint32_t offset,
 		      uint32_t len)
 {
@@ -298,6 +319,7 @@ int main(void)
 		cmocka_unit_test(each_read_in_turn_is_copied),
 		cmocka_unit_test(the_rest_of_a_payload_is_copied),
 		cmocka_unit_test(a_chain_that_is_refused_costs_a_copy),
+		cmocka_unit_test(a_chain_that_is_cancelled_as_a_whole_ends_the_connection),
 		cmocka_unit_test(a_write_that_cannot_be_copied_costs_the_connection),
 		cmocka_unit_test(a_read_that_cannot_be_copied_fails_alone),
 		cmocka_unit_test(the_next_request_is_lent_its_pages_again),

@@ -7,7 +7,9 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "datapath.h"
 #include "fake_kernel.h"
+#include "gk_io_uring.h"
 
 #define THRESHOLD 64
 #define LEN       200
@@ -215,6 +217,30 @@ static void a_request_ends_with_the_later_of_answer_and_notification(void **stat
 	}
 }
 
+/* A notification that nothing waits for ends nothing, of a slot in use or not. */
+static void a_notification_for_nothing_is_ignored(void **state)
+{
+	(void)state;
+	for (unsigned int i = 0; i < 2; i++) {
+		struct fake_kernel kernel;
+		struct gk_queue *queue = &kernel.rig.queue;
+		uint64_t cookie;
+
+		begin(&kernel, &(struct rig_options){.path = paths[i]}, false);
+		kernel.withhold = true;
+		gk_send_zc_done(queue, 0, 0, IORING_CQE_F_NOTIF);
+		submit_write(&kernel, 0, LEN);
+		cookie = take_write(&kernel, 0, 0, LEN);
+		fake_kernel_notify(&kernel, 0);
+		gk_send_zc_done(queue, 0, 0, IORING_CQE_F_NOTIF);
+		assert_true(busy(&kernel, 0));
+		assert_int_equal(queue->sessions[0].lent, 0);
+		answer(&kernel, cookie, 0);
+		assert_int_equal(kernel.rig.front.slots[0].result, LEN);
+		rig_end(&kernel.rig);
+	}
+}
+
 /* An error of the server's does not give the pages back either. */
 static void an_error_waits_for_the_notification(void **state)
 {
@@ -414,6 +440,7 @@ int main(void)
 		cmocka_unit_test(refused_by_the_kernel_it_is_a_send),
 		cmocka_unit_test(not_lent_it_is_copied),
 		cmocka_unit_test(a_request_ends_with_the_later_of_answer_and_notification),
+		cmocka_unit_test(a_notification_for_nothing_is_ignored),
 		cmocka_unit_test(an_error_waits_for_the_notification),
 		cmocka_unit_test(others_go_on_meanwhile),
 		cmocka_unit_test(cut_at_every_byte_it_goes_on_as_a_send),
