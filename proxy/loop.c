@@ -108,11 +108,13 @@ static void await_mail(struct gk_queue *queue)
 
 static void read_mail(struct gk_queue *queue)
 {
-	bool abort;
-	bool detach;
+	struct gk_mail_orders orders;
 	bool up = false;
 
-	gk_mail_take(&queue->mail, queue->offers, &abort, &detach);
+	gk_mail_take(&queue->mail, queue->offers, &orders);
+	for (unsigned int i = 0; orders.leave && i < queue->n_sessions; i++)
+		gk_session_fail(&queue->sessions[i], -EAGAIN,
+				"its server takes no more connections, another one is tried");
 	for (unsigned int i = 0; i < queue->n_sessions; i++) {
 		const struct gk_mail_offer *offer = &queue->offers[i];
 
@@ -124,12 +126,12 @@ static void read_mail(struct gk_queue *queue)
 	}
 	if (up)
 		gk_session_unpark(queue);
-	if (detach || abort) {
+	if (orders.detach || orders.abort) {
 		queue->stopping = true;
 		gk_session_unpark_failed(queue);
 		for (unsigned int i = 0; i < queue->n_sessions; i++) {
 			gk_session_fenced(&queue->sessions[i], GK_SESSION_END_UNKNOWN);
-			if (abort)
+			if (orders.abort)
 				gk_session_fail(&queue->sessions[i], -ECANCELED,
 						"cut because the device is removed");
 		}

@@ -76,8 +76,16 @@ void gk_mail_order(struct gk_mail *mail, bool abort, bool detach)
 	ring(mail);
 }
 
-void gk_mail_take(struct gk_mail *mail, struct gk_mail_offer *ret_offers, bool *ret_abort,
-		  bool *ret_detach)
+void gk_mail_leave(struct gk_mail *mail)
+{
+	pthread_mutex_lock(&mail->lock);
+	mail->leave = true;
+	pthread_mutex_unlock(&mail->lock);
+	ring(mail);
+}
+
+void gk_mail_take(struct gk_mail *mail, struct gk_mail_offer *ret_offers,
+		  struct gk_mail_orders *ret_orders)
 {
 	uint64_t count;
 
@@ -89,8 +97,8 @@ void gk_mail_take(struct gk_mail *mail, struct gk_mail_offer *ret_offers, bool *
 			ret_offers[i].fd = -1;
 		mail->offers[i].taken = mail->offers[i].fd >= 0;
 	}
-	*ret_abort = mail->abort;
-	*ret_detach = mail->detach;
+	*ret_orders = (struct gk_mail_orders){mail->abort, mail->detach, mail->leave};
+	mail->leave = false;
 	pthread_mutex_unlock(&mail->lock);
 }
 

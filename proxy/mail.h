@@ -26,6 +26,14 @@ struct gk_mail {
 	unsigned int n_offers;
 	bool abort;                    /* cut every connection, fence or not */
 	bool detach;                   /* the device goes: do not wait for connections any more */
+	bool leave;                    /* give up the connections that are UP; done once */
+};
+
+/* What the queue's thread is told beside the offers. */
+struct gk_mail_orders {
+	bool abort;
+	bool detach;
+	bool leave;
 };
 
 /* 0 or -errno. Before the queue's thread starts. */
@@ -46,12 +54,15 @@ bool gk_mail_offered(struct gk_mail *mail, unsigned int slot);
 /* Any thread. Both orders stay in force. */
 void gk_mail_order(struct gk_mail *mail, bool abort, bool detach);
 
+/* Any thread. The server is to be left: requests of its connections go to the next ones. */
+void gk_mail_leave(struct gk_mail *mail);
+
 /*
  * The queue's thread: what arrived since the last time; *ret_offers has room for n_offers. Sockets
  * are the caller's; their offers stand until gk_mail_taken().
  */
-void gk_mail_take(struct gk_mail *mail, struct gk_mail_offer *ret_offers, bool *ret_abort,
-		  bool *ret_detach);
+void gk_mail_take(struct gk_mail *mail, struct gk_mail_offer *ret_offers,
+		  struct gk_mail_orders *ret_orders);
 
 /* The queue's thread: the session of a slot whose offer was taken is UP. */
 void gk_mail_taken(struct gk_mail *mail, unsigned int slot);

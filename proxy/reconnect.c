@@ -237,15 +237,21 @@ static int dial(struct gk_device *device, size_t remote, const struct place *dea
 
 /*
  * All connections of a device lead to one server, so the list of remotes is only gone through,
- * the preferred one first, when none of them is left.
+ * the preferred one first, when none of them is left. One that takes no connection any more is
+ * left: a frozen server never ends those that happen to be idle.
  */
 static int redial(struct gk_device *device, const struct place *dead, unsigned int n,
 		  struct gk_dialled *dialled)
 {
 	int r = -ENOENT;
 
-	if (n < device->n_connections)
-		return dial(device, device->reconnect.remote, dead, n, dialled);
+	if (n < device->n_connections) {
+		r = dial(device, device->reconnect.remote, dead, n, dialled);
+		if (r < 0 && r != -ECANCELED && device->config->n_remotes > 1)
+			for (unsigned int i = 0; i < device->n_queues; i++)
+				gk_mail_leave(&device->queues[i].queue.mail);
+		return r;
+	}
 	for (size_t i = 0; i < device->config->n_remotes && r < 0 && r != -ECANCELED; i++)
 		r = dial(device, i, dead, n, dialled);
 	return r;

@@ -47,17 +47,16 @@ static void an_offer_arrives_at_its_slot(void **state)
 		.id = 17,
 		.facts = {.structured = true, .max_payload = 12345},
 	};
-	bool abort = true;
-	bool detach = true;
+	struct gk_mail_orders orders = {true, true, true};
 
 	(void)state;
 	begin(&mail);
 	gk_mail_offer(&mail, 1, &offer);
 	assert_true(has_mail(&mail));
-	gk_mail_take(&mail, offers, &abort, &detach);
+	gk_mail_take(&mail, offers, &orders);
 	assert_false(has_mail(&mail));
-	assert_false(abort);
-	assert_false(detach);
+	assert_false(orders.abort);
+	assert_false(orders.detach);
 	assert_int_equal(offers[0].fd, -1);
 	assert_int_equal(offers[2].fd, -1);
 	assert_int_equal(offers[1].fd, offer.fd);
@@ -66,7 +65,7 @@ static void an_offer_arrives_at_its_slot(void **state)
 	assert_int_equal(offers[1].facts.max_payload, 12345);
 	gk_mail_taken(&mail, 1);
 	/* And is not there a second time. */
-	gk_mail_take(&mail, offers, &abort, &detach);
+	gk_mail_take(&mail, offers, &orders);
 	assert_int_equal(offers[1].fd, -1);
 	gk_mail_done(&mail);
 	assert_true(is_open(offer.fd));
@@ -79,8 +78,7 @@ static void an_offer_stands_until_its_session_is_up(void **state)
 	struct gk_mail mail;
 	struct gk_mail_offer offers[SLOTS];
 	struct gk_mail_offer offer = {.fd = some_fd()};
-	bool abort;
-	bool detach;
+	struct gk_mail_orders orders;
 
 	(void)state;
 	begin(&mail);
@@ -88,7 +86,7 @@ static void an_offer_stands_until_its_session_is_up(void **state)
 	gk_mail_offer(&mail, 0, &offer);
 	assert_true(gk_mail_offered(&mail, 0));
 	assert_false(gk_mail_offered(&mail, 1));
-	gk_mail_take(&mail, offers, &abort, &detach);
+	gk_mail_take(&mail, offers, &orders);
 	assert_true(gk_mail_offered(&mail, 0));
 	gk_mail_taken(&mail, 0);
 	assert_false(gk_mail_offered(&mail, 0));
@@ -101,8 +99,7 @@ static void letters_of_one_moment_are_taken_together(void **state)
 	struct gk_mail mail;
 	struct gk_mail_offer offers[SLOTS];
 	int fds[SLOTS];
-	bool abort;
-	bool detach;
+	struct gk_mail_orders orders;
 
 	(void)state;
 	begin(&mail);
@@ -112,9 +109,9 @@ static void letters_of_one_moment_are_taken_together(void **state)
 		gk_mail_offer(&mail, i, &offer);
 	}
 	gk_mail_order(&mail, false, true);
-	gk_mail_take(&mail, offers, &abort, &detach);
+	gk_mail_take(&mail, offers, &orders);
 	assert_false(has_mail(&mail));
-	assert_true(detach);
+	assert_true(orders.detach);
 	for (unsigned int i = 0; i < SLOTS; i++) {
 		assert_int_equal(offers[i].fd, fds[i]);
 		assert_int_equal(offers[i].id, i);
@@ -128,22 +125,40 @@ static void orders_stay_in_force(void **state)
 {
 	struct gk_mail mail;
 	struct gk_mail_offer offers[SLOTS];
-	bool abort;
-	bool detach;
+	struct gk_mail_orders orders;
 
 	(void)state;
 	begin(&mail);
 	gk_mail_order(&mail, false, true);
-	gk_mail_take(&mail, offers, &abort, &detach);
-	assert_false(abort);
-	assert_true(detach);
+	gk_mail_take(&mail, offers, &orders);
+	assert_false(orders.abort);
+	assert_true(orders.detach);
 	gk_mail_order(&mail, true, false);
 	assert_true(has_mail(&mail));
 	for (unsigned int i = 0; i < 2; i++) {
-		gk_mail_take(&mail, offers, &abort, &detach);
-		assert_true(abort);
-		assert_true(detach);
+		gk_mail_take(&mail, offers, &orders);
+		assert_true(orders.abort);
+		assert_true(orders.detach);
 	}
+	gk_mail_done(&mail);
+}
+
+static void leaving_a_server_is_done_once(void **state)
+{
+	struct gk_mail mail;
+	struct gk_mail_offer offers[SLOTS];
+	struct gk_mail_orders orders;
+
+	(void)state;
+	begin(&mail);
+	gk_mail_leave(&mail);
+	assert_true(has_mail(&mail));
+	gk_mail_take(&mail, offers, &orders);
+	assert_true(orders.leave);
+	assert_false(orders.abort);
+	assert_false(orders.detach);
+	gk_mail_take(&mail, offers, &orders);
+	assert_false(orders.leave);
 	gk_mail_done(&mail);
 }
 
@@ -168,6 +183,7 @@ int main(void)
 		cmocka_unit_test(an_offer_stands_until_its_session_is_up),
 		cmocka_unit_test(letters_of_one_moment_are_taken_together),
 		cmocka_unit_test(orders_stay_in_force),
+		cmocka_unit_test(leaving_a_server_is_done_once),
 		cmocka_unit_test(sockets_that_nobody_took_are_closed),
 	};
 

@@ -535,6 +535,31 @@ static void a_device_that_goes_takes_the_answers_that_come(void **state)
 	rig_end(&rig);
 }
 
+/* The server is given up, the requests are not: they wait for the next one. */
+static void an_order_to_leave_takes_the_requests_along(void **state)
+{
+	struct rig_options options = all_paths[0];
+	struct fake_request request;
+	struct rig rig;
+
+	(void)state;
+	options.sessions = 2;
+	rig_begin(&rig, &options);
+	submit(&rig, &commands[1]);
+	rig_send_all(&rig);
+	gk_mail_leave(&rig.queue.mail);
+	for (unsigned int i = 0; i < 2; i++)
+		rig_wait_dead(&rig, i);
+	assert_true(rig.front.slots[commands[1].tag].busy);
+	rig_offer(&rig, 1);
+	rig_send_all(&rig);
+	request = take(&rig, 1, &commands[1]);
+	answer(&rig, 1, &request, 3);
+	assert_ended(&rig, &commands[1], 3);
+	assert_int_equal(rig.queue.sessions[1].state, GK_SESSION_UP);
+	rig_end(&rig);
+}
+
 static void an_order_to_abort_cuts_a_live_connection(void **state)
 {
 	struct rig_options options = all_paths[0];
@@ -573,6 +598,7 @@ int main(void)
 		cmocka_unit_test(a_server_that_keeps_an_answer_back_is_given_up),
 		cmocka_unit_test(a_device_that_goes_waits_for_no_connection),
 		cmocka_unit_test(a_device_that_goes_takes_the_answers_that_come),
+		cmocka_unit_test(an_order_to_leave_takes_the_requests_along),
 		cmocka_unit_test(an_order_to_abort_cuts_a_live_connection),
 	};
 
