@@ -82,7 +82,6 @@ static const struct {
 	const char *feature;
 } missing[] = {
 	{"control.metrics", "the metrics endpoint"},
-	{"on_exit", "keeping a device"},
 	{"tls.", "TLS"},
 	{"nbds", "TLS"},
 };

@@ -10,10 +10,14 @@
 #include <sys/file.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "datapath.h"
 #include "log.h"
+#include "writeback.h"
+
+#define TAKE_OVER_SECONDS 60 /* how long the kernel may take to let go of the old daemon */
 
 /* One daemon per device name: two of them writing to one export would destroy it. */
 static int take_lock(struct gk_device *device, const char *state_dir)
@@ -213,6 +217,8 @@ static int make_queues(struct gk_device *device, struct gk_dialled *dialled)
 
 		if (r)
 			return r;
+		/* Whether the former daemon's writes were flushed is not known. */
+		device->queues[i].queue.dirty = device->recovering;
 	}
 	for (unsigned int c = 0; c < device->n_connections; c++) {
 		gk_session_up(&device->queues[c % n].queue.sessions[c / n], c, dialled[c].fd, &facts);
@@ -240,17 +246,70 @@ static int explain_add(const struct gk_device *device, int error)
 	return error;
 }
 
+static int open_cdev(struct gk_device *device)
+{
+	char path[32];
+	int r;
+
+	snprintf(path, sizeof(path), "/dev/ublkc%d", device->dev_id);
+	device->cdev_fd = open(path, O_RDWR | O_CLOEXEC);
+	if (device->cdev_fd >= 0)
+		return 0;
+	r = -errno;
+	gk_log(GK_LOG_ERROR, "%s: cannot open %s: %s", device->config->name, path, gk_strerror(r));
+	return r;
+}
+
+/* Takes over the device that a former daemon left: what add() is to a new one. */
+static int take_over(struct gk_device *device)
+{
+	const struct ublksrv_ctrl_dev_info *info = &device->kept.info;
+	struct timespec pause = {.tv_nsec = 50000000};
+	char why[256];
+	int r = gk_recovery_compare(device->config, &device->kept, &device->plan, why, sizeof(why));
+
+	if (!r && device->n_connections < info->nr_hw_queues) {
+		snprintf(why, sizeof(why), "it has %u queues, and the server takes %u connections",
+			 info->nr_hw_queues, device->n_connections);
+		r = -ESTALE;
+	}
+	if (r) {
+		gk_log(GK_LOG_ERROR, "%s: /dev/ublkb%u, which a former gkproxy left, does not fit "
+		       "any more: %s; undo that change, or remove the device",
+		       device->config->name, info->dev_id, why);
+		return r;
+	}
+	device->n_queues = info->nr_hw_queues;
+	device->plan.max_io_bytes = info->max_io_buf_bytes;
+	device->cookie = info->ublksrv_flags;
+	/* The kernel still ends what the daemon that died had under way; there is no event for it. */
+	for (int tries = 0; tries < 20 * TAKE_OVER_SECONDS; tries++) {
+		r = gk_ublk_ctrl_start_recovery(device->ctrl, info->dev_id);
+		if (r != -EBUSY)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	if (r) {
+		gk_log(GK_LOG_ERROR, "%s: cannot take over /dev/ublkb%u: %s", device->config->name,
+		       info->dev_id, gk_strerror(r));
+		return r;
+	}
+	device->dev_id = (int)info->dev_id;
+	return open_cdev(device);
+}
+
 static int add(struct gk_device *device)
 {
+	uint64_t flags = UBLK_F_CMD_IOCTL_ENCODE | device->path->ublk_flags | device->recovery_flags;
 	struct ublksrv_ctrl_dev_info info = {
 		.dev_id = (uint32_t)device->config->id,
 		.nr_hw_queues = (uint16_t)device->n_queues,
 		.queue_depth = (uint16_t)device->config->queue_depth,
 		.max_io_buf_bytes = device->plan.max_io_bytes,
 		.ublksrv_pid = -1,
-		.flags = UBLK_F_CMD_IOCTL_ENCODE | device->path->ublk_flags,
+		.flags = flags,
+		.ublksrv_flags = device->cookie,
 	};
-	char path[32];
 	int r = gk_ublk_ctrl_add(device->ctrl, &info);
 
 	if (r)
@@ -258,14 +317,9 @@ static int add(struct gk_device *device)
 	device->dev_id = (int)info.dev_id;
 	/* The kernel makes no more queues than it has CPUs. */
 	device->n_queues = info.nr_hw_queues;
-	snprintf(path, sizeof(path), "/dev/ublkc%d", device->dev_id);
-	device->cdev_fd = open(path, O_RDWR | O_CLOEXEC);
-	if (device->cdev_fd < 0) {
-		r = -errno;
-		gk_log(GK_LOG_ERROR, "%s: cannot open %s: %s", device->config->name, path,
-		       gk_strerror(r));
+	r = open_cdev(device);
+	if (r)
 		return r;
-	}
 	if (device->path->ublk_flags & ~info.flags) {
 		gk_log(GK_LOG_ERROR, "%s: the kernel does not give the device what data path %s "
 		       "needs (ublk flags 0x%llx): set data_path = \"copy\"", device->config->name,
@@ -287,7 +341,9 @@ static int start(struct gk_device *device, struct gk_dialled *dialled)
 
 	for (unsigned int i = 0; !r && i < device->n_queues; i++)
 		r = start_queue(device, i);
-	if (!r)
+	if (!r && device->recovering)
+		r = gk_ublk_ctrl_end_recovery(device->ctrl, (uint32_t)device->dev_id);
+	else if (!r)
 		r = gk_ublk_ctrl_start(device->ctrl, (uint32_t)device->dev_id);
 	if (!r)
 		r = gk_reconnect_start(device);
@@ -296,6 +352,9 @@ static int start(struct gk_device *device, struct gk_dialled *dialled)
 		       device->dev_id, gk_strerror(r));
 	else
 		device->live = true;
+	if (!r && device->recovery_flags)
+		(void)gk_recovery_save(device->state_dir, device->config, device->dev_id,
+				       device->cookie);
 	return r;
 }
 
@@ -353,9 +412,10 @@ static void announce(const struct gk_device *device, unsigned int wanted)
 	if (wanted > 1 && device->n_connections == 1)
 		alone = " (the server does not advertise NBD_FLAG_CAN_MULTI_CONN)";
 	gk_log(GK_LOG_INFO,
-	       "dev%d: %s: /dev/ublkb%d is up: %" PRIu64 " bytes, blocks of %u, %s, %u queue%s, "
+	       "dev%d: %s: /dev/ublkb%d is %s: %" PRIu64 " bytes, blocks of %u, %s, %u queue%s, "
 	       "%u connection%s%s, data path %s%s%s%s, server %s",
-	       device->dev_id, device->config->name, device->dev_id, device->plan.size_bytes,
+	       device->dev_id, device->config->name, device->dev_id,
+	       device->recovering ? "taken over" : "up", device->plan.size_bytes,
 	       device->plan.block_size,
 	       device->plan.params.basic.attrs & UBLK_ATTR_READ_ONLY ? "read-only" : "read-write",
 	       device->n_queues, device->n_queues == 1 ? "" : "s", device->n_connections,
@@ -366,6 +426,19 @@ static void announce(const struct gk_device *device, unsigned int wanted)
 
 static int choose_path(struct gk_device *device, const struct gk_probe *probe)
 {
+	if (device->recovering) {
+		enum gk_data_path wanted = device->config->data_path;
+		char unused[512];
+
+		device->path = gk_path_of_flags(device->kept.info.flags);
+		if (wanted == GK_PATH_AUTO ||
+		    gk_path_choose(wanted, probe, unused, sizeof(unused)) == device->path)
+			return 0;
+		gk_log(GK_LOG_ERROR, "%s: /dev/ublkb%u, which a former gkproxy left, has data path "
+		       "%s: undo the change of data_path, or remove the device",
+		       device->config->name, device->kept.info.dev_id, device->path->name);
+		return -ESTALE;
+	}
 	device->path = gk_path_choose(device->config->data_path, probe, device->path_why,
 				      sizeof(device->path_why));
 	if (device->path)
@@ -379,9 +452,13 @@ static int attach(struct gk_device *device, int cancel_fd)
 {
 	unsigned int n_cpus = (unsigned int)sysconf(_SC_NPROCESSORS_ONLN);
 	unsigned int wanted = gk_plan_connections(device->config, n_cpus);
-	struct gk_dialled *dialled = calloc(wanted, sizeof(*dialled));
+	unsigned int kept_queues = device->recovering ? device->kept.info.nr_hw_queues : 0;
+	struct gk_dialled *dialled;
 	int r = -ENOMEM;
 
+	if (wanted < kept_queues)
+		wanted = kept_queues;
+	dialled = calloc(wanted, sizeof(*dialled));
 	if (!dialled)
 		goto out;
 	for (unsigned int i = 0; i < wanted; i++)
@@ -396,7 +473,7 @@ static int attach(struct gk_device *device, int cancel_fd)
 	if (r)
 		goto out;
 	device->n_queues = gk_plan_queues(device->config, device->n_connections, n_cpus);
-	r = add(device);
+	r = device->recovering ? take_over(device) : add(device);
 	if (!r)
 		r = start(device, dialled);
 	if (!r)
@@ -418,17 +495,37 @@ int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
 	if (!device)
 		return -ENOMEM;
 	*device = (struct gk_device){
-		.config = config, .ctrl = ctrl, .dev_id = -1, .lock_fd = -1, .cdev_fd = -1};
-	r = choose_path(device, probe);
+		.config = config,
+		.ctrl = ctrl,
+		.state_dir = state_dir,
+		.dev_id = -1,
+		.lock_fd = -1,
+		.cdev_fd = -1,
+		.cookie = gk_recovery_cookie(),
+	};
+	if (!probe->ublk_user_recovery)
+		device->recovery_flags = UBLK_F_USER_RECOVERY | UBLK_F_USER_RECOVERY_REISSUE;
+	r = take_lock(device, state_dir);
 	if (!r)
-		r = take_lock(device, state_dir);
+		r = gk_recovery_find(ctrl, state_dir, config, &device->kept);
+	device->recovering = r != 0;
+	if (r >= 0)
+		r = choose_path(device, probe);
 	if (!r)
 		r = attach(device, cancel_fd);
+	device->recovering = device->recovering && r;
 	if (r)
 		gk_device_detach(device);
 	else
 		*ret_device = device;
 	return r;
+}
+
+void gk_device_keep(struct gk_device *device)
+{
+	gk_reconnect_stop(&device->reconnect);
+	gk_log(GK_LOG_INFO, "dev%d: %s: /dev/ublkb%d is kept: its requests wait for the next gkproxy "
+	       "with this configuration", device->dev_id, device->config->name, device->dev_id);
 }
 
 static void order(struct gk_device *device, bool abort)
@@ -454,6 +551,31 @@ static void stop_is_stuck(void *arg)
 	device->last_progress = ended;
 }
 
+static void *writeback_thread(void *arg)
+{
+	const struct gk_device *device = arg;
+
+	gk_writeback(device->dev_id);
+	return NULL;
+}
+
+/* On a thread of its own, so that a server that does not answer can be cut off meanwhile. */
+static void write_back(struct gk_device *device)
+{
+	struct timespec until;
+	pthread_t thread;
+
+	if (pthread_create(&thread, NULL, writeback_thread, device))
+		return;
+	do {
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec += GK_UBLK_STUCK_SECONDS;
+		if (!pthread_timedjoin_np(thread, NULL, &until))
+			return;
+		stop_is_stuck(device);
+	} while (true);
+}
+
 static void stop(struct gk_device *device)
 {
 	bool threads = false;
@@ -465,6 +587,8 @@ static void stop(struct gk_device *device)
 	if (!threads)
 		return;
 	order(device, false);
+	if (device->live)
+		write_back(device);
 	/* Also ends the commands of queues whose device was never started. */
 	r = gk_ublk_ctrl_stop(device->ctrl, (uint32_t)device->dev_id, stop_is_stuck, device);
 	if (r)
@@ -481,6 +605,12 @@ void gk_device_detach(struct gk_device *device)
 
 	if (!device)
 		return;
+	if (device->recovering) {
+		/* Whoever uses it waits for a daemon that can take it over; this one ends. */
+		gk_log(GK_LOG_ERROR, "%s: /dev/ublkb%u stays as it is, its requests wait",
+		       device->config->name, device->kept.info.dev_id);
+		return;
+	}
 	stop(device);
 	for (unsigned int i = 0; device->queues && i < device->n_queues; i++) {
 		gk_ublk_queue_unmap(&device->queues[i].ublk);
@@ -500,6 +630,8 @@ void gk_device_detach(struct gk_device *device)
 			gk_log(GK_LOG_INFO, "dev%d: %s: removed", device->dev_id,
 			       device->config->name);
 	}
+	if (device->live)
+		gk_recovery_forget(device->state_dir, device->config->name);
 	drop_lock(device);
 	free(device);
 }

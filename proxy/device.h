@@ -15,6 +15,7 @@
 #include "dial.h"
 #include "loop.h"
 #include "reconnect.h"
+#include "recovery.h"
 #include "ublk_ctrl.h"
 #include "ublk_front.h"
 
@@ -43,7 +44,12 @@ struct gk_device {
 	unsigned int n_connections;
 	struct gk_device_queue *queues;
 	unsigned int n_queues;
-	bool live;                             /* START_DEV succeeded */
+	const char *state_dir;                 /* borrowed */
+	uint64_t recovery_flags;               /* UBLK_F_USER_RECOVERY*, 0: the kernel has none */
+	uint64_t cookie;                       /* in ublksrv_flags: this device is ours */
+	struct gk_kept_device kept;            /* left by a former daemon ... */
+	bool recovering;                       /* ... and being taken over: must not be removed */
+	bool live;                             /* the kernel sends requests */
 	struct gk_flush_track unflushed;
 	struct gk_reconnect reconnect;
 	uint64_t last_progress;                /* requests that had ended when STOP was last looked at */
@@ -66,8 +72,14 @@ struct gk_session_facts gk_device_session_facts(const struct gk_device *device,
 /*
  * Removes the block device, ends queues and connections, frees. Waits for requests in flight; when
  * none ends for 10 s, the connections are cut and what is in flight fails. Takes NULL and, within
- * device.c, half-built devices.
+ * device.c, half-built devices. A device that could not be taken over is left as it was.
  */
 void gk_device_detach(struct gk_device *device);
+
+/*
+ * on_exit = "keep": says so. The device stays as it is, its threads running; the process must end
+ * next, and the kernel then keeps the device for the daemon that comes after.
+ */
+void gk_device_keep(struct gk_device *device);
 
 #endif

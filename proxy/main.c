@@ -154,6 +154,7 @@ static void raise_fd_limit(void)
 static int run(const struct gk_config *config)
 {
 	struct daemon daemon = {.config = config, .ctrl.fd = -1, .signal_fd = -1, .listen_fd = -1};
+	bool kept = false;
 	int r;
 
 	gk_log_set_level(config->log_level);
@@ -176,13 +177,24 @@ static int run(const struct gk_config *config)
 	}
 	if (!r)
 		r = serve(&daemon);
-	for (size_t i = daemon.n_devices; i > 0; i--)
-		gk_device_detach(daemon.devices[i - 1]);
+	for (size_t i = daemon.n_devices; i > 0; i--) {
+		struct gk_device *device = daemon.devices[i - 1];
+
+		if (device->config->on_exit == GK_ON_EXIT_KEEP) {
+			gk_device_keep(device);
+			kept = true;
+		} else {
+			gk_device_detach(device);
+		}
+	}
 	free(daemon.devices);
 	if (daemon.listen_fd >= 0) {
 		unlink(config->control_socket);
 		close(daemon.listen_fd);
 	}
+	/* What serves a kept device ends with the process, and not in any order of ours. */
+	if (kept)
+		_exit(r ? EXIT_FAILURE : EXIT_SUCCESS);
 	gk_ublk_ctrl_close(&daemon.ctrl);
 	close(daemon.signal_fd);
 	return r;

@@ -129,6 +129,15 @@ const struct gk_path gk_path_registered = {
 	.copy_out = user_copy_out,
 };
 
+const struct gk_path *gk_path_of_flags(uint64_t ublk_flags)
+{
+	if ((ublk_flags & gk_path_group.ublk_flags) == gk_path_group.ublk_flags)
+		return &gk_path_group;
+	if ((ublk_flags & gk_path_registered.ublk_flags) == gk_path_registered.ublk_flags)
+		return &gk_path_registered;
+	return &gk_path_copy;
+}
+
 /* The first thing that group needs and the host lacks, or NULL. */
 static const char *group_lacks(const struct gk_probe *probe)
 {

@@ -56,6 +56,9 @@ extern const struct gk_path gk_path_copy;
 extern const struct gk_path gk_path_group;
 extern const struct gk_path gk_path_registered;
 
+/* The path of a device that was added with these UBLK_F_*. */
+const struct gk_path *gk_path_of_flags(uint64_t ublk_flags);
+
 /*
  * The best path that the host has (auto), or the one that is asked for; NULL when the host lacks
  * it. why (size bytes) then says which feature is missing; with auto it says why not a better one

@@ -10,8 +10,6 @@
 
 #include "log.h"
 
-#define STUCK_SECONDS 10 /* also named in ublk_ctrl.h */
-
 static void explain_open(int error)
 {
 	if (error == -ENOENT || error == -ENODEV || error == -ENXIO)
@@ -79,7 +77,7 @@ static int command_locked(struct gk_ublk_ctrl *ctrl, const char *name, uint32_t 
 		return r;
 	/* The buffers of a command are the caller's, so it is never given up while it runs. */
 	for (;;) {
-		struct __kernel_timespec timeout = {.tv_sec = STUCK_SECONDS};
+		struct __kernel_timespec timeout = {.tv_sec = GK_UBLK_STUCK_SECONDS};
 
 		r = io_uring_wait_cqe_timeout(&ctrl->ring, &cqe, &timeout);
 		if (!r)
@@ -87,7 +85,7 @@ static int command_locked(struct gk_ublk_ctrl *ctrl, const char *name, uint32_t 
 		if (r != -ETIME && r != -EINTR)
 			return r;
 		if (r == -ETIME) {
-			waited += STUCK_SECONDS;
+			waited += GK_UBLK_STUCK_SECONDS;
 			gk_log(GK_LOG_WARNING, "dev%d: %s has not ended for %u s, still waiting",
 			       (int)cmd->dev_id, name, waited);
 			if (stuck)
@@ -133,6 +131,42 @@ int gk_ublk_ctrl_set_params(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, struct u
 
 	params->len = sizeof(*params);
 	return command(ctrl, "UBLK_U_CMD_SET_PARAMS", UBLK_U_CMD_SET_PARAMS, &cmd, NULL, NULL);
+}
+
+int gk_ublk_ctrl_get_info(struct gk_ublk_ctrl *ctrl, struct ublksrv_ctrl_dev_info *info)
+{
+	struct ublksrv_ctrl_cmd cmd = about_device(info->dev_id, info, sizeof(*info));
+
+	return command(ctrl, "UBLK_U_CMD_GET_DEV_INFO", UBLK_U_CMD_GET_DEV_INFO, &cmd, NULL, NULL);
+}
+
+int gk_ublk_ctrl_get_params(struct gk_ublk_ctrl *ctrl, uint32_t dev_id,
+			    struct ublk_params *ret_params)
+{
+	struct ublk_params params = {.len = sizeof(params)};
+	struct ublksrv_ctrl_cmd cmd = about_device(dev_id, &params, sizeof(params));
+	int r = command(ctrl, "UBLK_U_CMD_GET_PARAMS", UBLK_U_CMD_GET_PARAMS, &cmd, NULL, NULL);
+
+	if (!r)
+		*ret_params = params;
+	return r;
+}
+
+int gk_ublk_ctrl_start_recovery(struct gk_ublk_ctrl *ctrl, uint32_t dev_id)
+{
+	struct ublksrv_ctrl_cmd cmd = about_device(dev_id, NULL, 0);
+
+	return command(ctrl, "UBLK_U_CMD_START_USER_RECOVERY", UBLK_U_CMD_START_USER_RECOVERY, &cmd,
+		       NULL, NULL);
+}
+
+int gk_ublk_ctrl_end_recovery(struct gk_ublk_ctrl *ctrl, uint32_t dev_id)
+{
+	struct ublksrv_ctrl_cmd cmd = about_device(dev_id, NULL, 0);
+
+	cmd.data[0] = (uint64_t)getpid();
+	return command(ctrl, "UBLK_U_CMD_END_USER_RECOVERY", UBLK_U_CMD_END_USER_RECOVERY, &cmd,
+		       NULL, NULL);
 }
 
 int gk_ublk_ctrl_affinity(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, uint16_t q_id,

@@ -13,6 +13,8 @@
 
 #include "gk_ublk.h"
 
+#define GK_UBLK_STUCK_SECONDS 10 /* after which somebody is told that a command takes long */
+
 struct gk_ublk_ctrl {
 	struct io_uring ring;
 	pthread_mutex_t lock; /* one command at a time */
@@ -33,11 +35,19 @@ int gk_ublk_ctrl_add(struct gk_ublk_ctrl *ctrl, struct ublksrv_ctrl_dev_info *in
 int gk_ublk_ctrl_set_params(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, struct ublk_params *params);
 int gk_ublk_ctrl_affinity(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, uint16_t q_id,
 			  cpu_set_t *ret_cpus);
+/* info->dev_id says which; the rest is filled in. -ENODEV: there is no such device. */
+int gk_ublk_ctrl_get_info(struct gk_ublk_ctrl *ctrl, struct ublksrv_ctrl_dev_info *info);
+int gk_ublk_ctrl_get_params(struct gk_ublk_ctrl *ctrl, uint32_t dev_id,
+			    struct ublk_params *ret_params);
+/* -EBUSY while the daemon that died still has the device open. */
+int gk_ublk_ctrl_start_recovery(struct gk_ublk_ctrl *ctrl, uint32_t dev_id);
+/* Blocks until all queues serve; requests that were in flight come again. */
+int gk_ublk_ctrl_end_recovery(struct gk_ublk_ctrl *ctrl, uint32_t dev_id);
 /* Blocks until the kernel has looked for partitions: the queues must serve by then. */
 int gk_ublk_ctrl_start(struct gk_ublk_ctrl *ctrl, uint32_t dev_id);
 /*
  * Blocks until every request has ended and the block device is gone. stuck (may be NULL) is called
- * with arg every 10 s that it takes.
+ * with arg every GK_UBLK_STUCK_SECONDS that it takes.
  */
 typedef void gk_ublk_stuck_fn(void *arg);
 int gk_ublk_ctrl_stop(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, gk_ublk_stuck_fn *stuck, void *arg);

@@ -178,8 +178,6 @@ static void a_key_of_a_later_feature_takes_its_default_and_nothing_else(void **s
 	static const struct {
 		const char *standard, *other, *key, *expected, *feature;
 	} keys[] = {
-		{"on_exit = \"remove\";", "on_exit = \"keep\";", "on_exit", "\"remove\"",
-		 "keeping a device is not available yet"},
 		{"tls = { verify = true; };", "tls = { verify = false; };", "tls.verify", "true",
 		 "TLS is not available yet"},
 		{"tls = { ca = \"\"; };", "tls = { ca = \"/ca\"; };", "tls.ca", "\"\"",
