@@ -503,14 +503,23 @@ int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
 		.cdev_fd = -1,
 		.cookie = gk_recovery_cookie(),
 	};
-	if (!probe->ublk_user_recovery)
-		device->recovery_flags = UBLK_F_USER_RECOVERY | UBLK_F_USER_RECOVERY_REISSUE;
 	r = take_lock(device, state_dir);
 	if (!r)
 		r = gk_recovery_find(ctrl, state_dir, config, &device->kept);
 	device->recovering = r != 0;
 	if (r >= 0)
 		r = choose_path(device, probe);
+	/*
+	 * Not with registered buffers: on Linux 7.3.4 writes in flight when the daemon was killed
+	 * were lost without an error. Without recovery they fail, and the device goes.
+	 */
+	if (!r && !probe->ublk_user_recovery && device->path != &gk_path_registered)
+		device->recovery_flags = UBLK_F_USER_RECOVERY | UBLK_F_USER_RECOVERY_REISSUE;
+	if (!r && !device->recovery_flags && config->on_exit == GK_ON_EXIT_KEEP) {
+		gk_log(GK_LOG_ERROR, "%s: on_exit = \"keep\" does not work with data path %s on this "
+		       "kernel: set data_path = \"copy\"", config->name, device->path->name);
+		r = -EOPNOTSUPP;
+	}
 	if (!r)
 		r = attach(device, cancel_fd);
 	device->recovering = device->recovering && r;

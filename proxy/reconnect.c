@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/eventfd.h>
 #include <time.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 #define DELAY_FIRST_MS 100
 #define DELAY_CAP_MS   10000
 #define STABLE_MS      2000
+#define RESTART_MS     60000 /* within which the ends of all connections are one restart */
 
 /* Where a dead session sits. */
 struct place {
@@ -116,33 +118,53 @@ static unsigned int find_dead(struct gk_device *device, struct place *ret_places
 	return n;
 }
 
-/*
- * Whether the server lost what it had not flushed: the whole device was disconnected, and the
- * server ended a connection unasked, reset one it no longer knew, or was not listening for a
- * while. Silence that ends with the old connection closed in order was only the network's. And
- * another server never had it.
- */
-static bool server_restarted(const struct gk_device *device, const struct place *dead,
-			     size_t remote)
+/* Connections that the server ended, unasked or because it knew them no more. */
+static void note_ends(struct gk_device *device, const struct place *dead, unsigned int n)
 {
-	if (device->reconnect.refused || device->reconnect.remote != remote)
-		return true;
-	for (unsigned int i = 0; i < device->n_connections; i++) {
+	struct gk_reconnect *reconnect = &device->reconnect;
+
+	if (now_ms() - reconnect->ended_since_ms > RESTART_MS)
+		memset(reconnect->ended, 0, device->n_connections * sizeof(*reconnect->ended));
+	for (unsigned int i = 0; i < n; i++) {
 		enum gk_session_end end = dead[i].queue->sessions[dead[i].slot].end;
 
-		if (end == GK_SESSION_END_CLOSED || end == GK_SESSION_END_RESET)
-			return true;
+		if (end != GK_SESSION_END_CLOSED && end != GK_SESSION_END_RESET)
+			continue;
+		reconnect->ended[dead[i].id] = true;
+		reconnect->ended_since_ms = now_ms();
 	}
-	return false;
 }
 
-static void settle_unflushed(struct gk_device *device, const struct place *dead, size_t remote)
+/*
+ * Whether the server lost what it had not flushed. It has not, as long as a connection from before
+ * lives on. It has when it ended all of them, at once or, since some of their ends may be seen
+ * later than others, one after the other; or when all are gone and it was not listening for a
+ * while. Silence that ends with the old connections closed in order was only the network's. And
+ * another server never had it.
+ */
+static bool server_restarted(const struct gk_device *device, unsigned int n_dead, size_t remote)
+{
+	unsigned int ended = 0;
+
+	if (remote != device->reconnect.remote)
+		return true;
+
+	for (unsigned int i = 0; i < device->n_connections; i++)
+		ended += device->reconnect.ended[i];
+	if (n_dead == device->n_connections)
+		return ended || device->reconnect.refused;
+	return ended == device->n_connections;
+}
+
+static void settle_unflushed(struct gk_device *device, unsigned int n_dead, size_t remote)
 {
 	bool dirty = false;
 
 	if (device->config->unflushed != GK_UNFLUSHED_FAIL_NEXT_FLUSH ||
-	    !server_restarted(device, dead, remote))
+	    !server_restarted(device, n_dead, remote))
 		return;
+	memset(device->reconnect.ended, 0,
+	       device->n_connections * sizeof(*device->reconnect.ended));
 	for (unsigned int i = 0; i < device->n_queues; i++)
 		dirty |= gk_unflushed_is_dirty(&device->unflushed, &device->queues[i].queue.dirty);
 	if (!dirty)
@@ -220,8 +242,7 @@ static int dial(struct gk_device *device, size_t remote, const struct place *dea
 	}
 	r = check_export(device, &dialled[0].facts);
 	if (!r) {
-		if (n == device->n_connections)
-			settle_unflushed(device, dead, remote);
+		settle_unflushed(device, n, remote);
 		device->reconnect.remote = remote;
 		device->reconnect.refused = false;
 		gk_log(GK_LOG_INFO, "dev%d: %s: reconnected to %s: %d connection%s",
@@ -279,7 +300,10 @@ static void *reconnect_thread(void *arg)
 	struct gk_dialled *dialled = calloc(device->n_connections, sizeof(*dialled));
 	unsigned int attempt = 0;
 	int64_t back_ms = INT64_MIN / 2;
-	bool go_on = dead && dialled;
+	bool go_on;
+
+	reconnect->ended = calloc(device->n_connections, sizeof(*reconnect->ended));
+	go_on = dead && dialled && reconnect->ended;
 
 	while (go_on) {
 		unsigned int n = find_dead(device, dead);
@@ -302,9 +326,12 @@ static void *reconnect_thread(void *arg)
 		attempt++;
 		/* More of them may have died during the wait. */
 		n = find_dead(device, dead);
+		note_ends(device, dead, n);
 		if (go_on && n && redial(device, dead, n, dialled) == (int)n)
 			back_ms = now_ms();
 	}
+	free(reconnect->ended);
+	reconnect->ended = NULL;
 	free(dialled);
 	free(dead);
 	return NULL;

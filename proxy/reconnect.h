@@ -23,6 +23,8 @@ struct gk_reconnect {
 	int stop_fd; /* eventfd: end, and give up dialling */
 	unsigned int seed;        /* of the jitter */
 	size_t remote;            /* index of the remote that is connected */
+	bool *ended;              /* per connection: the server ended it lately, the thread's own */
+	int64_t ended_since_ms;
 	bool refused;             /* the server was not there at all since the last session went */
 	uint64_t reconnects;      /* sessions that came back; gk_count_read() */
 	struct gk_log_limit log;
