@@ -234,8 +234,12 @@ size_of() {
 
 # ---- the kernel ----
 
+kernel_log() {
+	dmesg | sed -n "/gkproxy test begins: $test_name\$/,\$p"
+}
+
 kernel_complaints() {
-	dmesg | sed -n "/gkproxy test begins: $test_name\$/,\$p" | grep -E \
+	kernel_log | grep -E \
 		'WARNING:|BUG:|Oops|general protection|KASAN|KCSAN|UBSAN|possible (circular|recursive) lock|hung_task|blocked for more than|soft lockup|refcount_t:|Call Trace'
 }
 
@@ -259,7 +263,7 @@ finish() {
 	umount /mnt 2>/dev/null
 	if kernel_complaints >"$dir/complaints"; then
 		echo "FAILED: the kernel complains" >&2
-		dmesg | tail -n 80 >&2
+		kernel_log | tail -n 80 >&2
 		code=1
 	fi
 	if [ "$code" != 0 ] && [ "$code" != 77 ] && [ -s "$log" ]; then
