@@ -18,7 +18,7 @@ mkfs.ext4 -q "$device"
 mkdir -p /mnt
 mount "$device" /mnt
 
-head -c 8M /dev/urandom >"$dir/data"
+dd if=/dev/urandom of="$dir/data" bs=1M count=8 status=none
 (for i in 1 2 3 4; do cp "$dir/data" "/mnt/$i" && sync "/mnt/$i" || exit 1; done) &
 copy_pid=$!
 written() { [ "$(status '.devices[0].counters.bytes_written')" -gt 4000000 ]; }
