@@ -197,6 +197,34 @@ static void answers_behind_the_fence_are_not_heard(void **state)
 	rig_end(&rig);
 }
 
+static void a_server_may_talk_on_behind_the_fence(void **state)
+{
+	static const uint8_t talk[65536];
+	size_t said = 0;
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &strict);
+	submit_write(&rig, 0, 0);
+	rig_send_all(&rig);
+	rig_babble(&rig, 0);
+	assert_int_equal(rig_wait_down(&rig, 0), GK_SESSION_FENCING);
+	while (said < 3 * GK_STAGING_BYTES) {
+		ssize_t n = send(rig.peer[0], talk, sizeof(talk), MSG_DONTWAIT | MSG_NOSIGNAL);
+
+		assert_true(n > 0);
+		said += (size_t)n;
+		rig_turn(&rig);
+	}
+	assert_int_equal(rig.queue.sessions[0].state, GK_SESSION_FENCING);
+	assert_half_closed(rig.peer[0]);
+	rig_close_peer(&rig, 0);
+	rig_wait_dead(&rig, 0);
+	assert_int_equal(rig.queue.sessions[0].end, GK_SESSION_END_OURS);
+	assert_true(rig.front.slots[0].busy);
+	rig_end(&rig);
+}
+
 static void strict_waits_for_ever(void **state)
 {
 	struct rig rig;
@@ -438,6 +466,7 @@ int main(void)
 		cmocka_unit_test(a_server_that_does_not_close_is_waited_for_and_counted),
 		cmocka_unit_test(reads_and_answered_writes_need_no_fence),
 		cmocka_unit_test(answers_behind_the_fence_are_not_heard),
+		cmocka_unit_test(a_server_may_talk_on_behind_the_fence),
 		cmocka_unit_test(strict_waits_for_ever),
 		cmocka_unit_test(an_order_to_abort_waits_for_no_fence),
 		cmocka_unit_test(a_fence_holds_up_only_its_own_requests),
