@@ -197,6 +197,31 @@ static void answers_behind_the_fence_are_not_heard(void **state)
 	rig_end(&rig);
 }
 
+/* Not even when it came in one piece with the lie. */
+static void an_answer_right_behind_a_lie_is_not_heard(void **state)
+{
+	struct fake_bytes bytes = {0};
+	struct fake_request request;
+	struct rig rig;
+	uint8_t payload[LEN];
+
+	(void)state;
+	rig_begin(&rig, &strict);
+	submit_write(&rig, 0, 0);
+	rig_send_all(&rig);
+	assert_true(fake_take(rig.peer[0], &request));
+	assert_true(fake_take_bytes(rig.peer[0], payload, LEN));
+	fake_put_simple(&bytes, request.cookie ^ 1, 0);
+	fake_put_simple(&bytes, request.cookie, 0);
+	rig_say(&rig, 0, &bytes);
+	fake_bytes_done(&bytes);
+	assert_int_equal(rig_wait_down(&rig, 0), GK_SESSION_FENCING);
+	rig_close_peer(&rig, 0);
+	rig_wait_dead(&rig, 0);
+	assert_true(rig.front.slots[0].busy);
+	rig_end(&rig);
+}
+
 static void a_server_may_talk_on_behind_the_fence(void **state)
 {
 	static const uint8_t talk[65536];
@@ -466,6 +491,7 @@ int main(void)
 		cmocka_unit_test(a_server_that_does_not_close_is_waited_for_and_counted),
 		cmocka_unit_test(reads_and_answered_writes_need_no_fence),
 		cmocka_unit_test(answers_behind_the_fence_are_not_heard),
+		cmocka_unit_test(an_answer_right_behind_a_lie_is_not_heard),
 		cmocka_unit_test(a_server_may_talk_on_behind_the_fence),
 		cmocka_unit_test(strict_waits_for_ever),
 		cmocka_unit_test(an_order_to_abort_waits_for_no_fence),
