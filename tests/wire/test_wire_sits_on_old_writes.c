@@ -369,11 +369,13 @@ static void a_time_out_of_the_network_is_not_the_servers_end(void **state)
 
 /*
  * A server that holds a write of the old connection, its last chance to harm: it is applied when
- * the block has been written anew, or, as that does not come, some time after the half-close.
+ * the block has been written anew, or, as that does not come, when patience ends after the
+ * half-close.
  */
 struct sitter {
 	int fd;
 	uint8_t *block;
+	unsigned int patience_ms; /* 0: no end */
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool rewritten;
@@ -394,11 +396,9 @@ static void *sit(void *arg)
 	(void)fake_send(sitter->fd, "nonsense, not replies", 21, 0);
 	(void)fake_take_bytes(sitter->fd, &byte, 1);
 	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_nsec += 200 * (long)MS;
-	if (until.tv_nsec >= 1000 * (long)MS) {
-		until.tv_nsec -= 1000 * (long)MS;
-		until.tv_sec++;
-	}
+	until.tv_nsec += sitter->patience_ms * (long)MS;
+	until.tv_sec += sitter->patience_ms ? until.tv_nsec / (1000 * (long)MS) : 3600;
+	until.tv_nsec %= 1000 * (long)MS;
 	pthread_mutex_lock(&sitter->lock);
 	while (!sitter->rewritten &&
 	       !pthread_cond_timedwait(&sitter->changed, &sitter->lock, &until))
@@ -411,10 +411,12 @@ static void *sit(void *arg)
 }
 
 /* The block is written with A, replayed, then with B: what is there in the end? */
-static void write_twice(const struct rig_options *options, uint8_t *block, bool *ret_stale)
+static void write_twice(const struct rig_options *options, unsigned int patience_ms, uint8_t *block,
+			bool *ret_stale)
 {
 	struct sitter sitter = {
 		.block = block,
+		.patience_ms = patience_ms,
 		.lock = PTHREAD_MUTEX_INITIALIZER,
 		.changed = PTHREAD_COND_INITIALIZER,
 	};
@@ -463,7 +465,7 @@ static void an_old_write_never_overtakes_a_new_one(void **state)
 	(void)state;
 	memset(b, 'B', LEN);
 	for (unsigned int i = 0; i < 2; i++) {
-		write_twice(options[i], block, &stale);
+		write_twice(options[i], 100, block, &stale);
 		assert_false(stale);
 		assert_memory_equal(block, b, LEN);
 	}
@@ -478,7 +480,7 @@ static void without_a_fence_it_does(void **state)
 
 	(void)state;
 	memset(a, 'A', LEN);
-	write_twice(&hasty, block, &stale);
+	write_twice(&hasty, 0, block, &stale);
 	assert_true(stale);
 	assert_memory_equal(block, a, LEN);
 }
