@@ -6,8 +6,9 @@
 
 #include "wire_rig.h"
 
-#define LEN 8192
-#define MS  UINT64_C(1000000)
+#define LEN  8192
+#define MS   UINT64_C(1000000)
+#define HOUR (3600000 * MS)
 
 struct command {
 	uint16_t tag;
@@ -407,7 +408,7 @@ static void a_write_that_was_cut_is_sent_whole(void **state)
 static void an_earlier_absence_does_not_shorten_the_wait(void **state)
 {
 	const struct rig_options options = {
-		.retry = {.replay = true, .reconnect_timeout_ns = 3600000 * MS},
+		.retry = {.replay = true, .reconnect_timeout_ns = HOUR},
 	};
 	struct fake_request request;
 	struct rig rig;
@@ -417,7 +418,7 @@ static void an_earlier_absence_does_not_shorten_the_wait(void **state)
 	for (unsigned int i = 0; i < 2; i++) {
 		rig_close_peer(&rig, 0);
 		rig_wait_dead(&rig, 0);
-		rig.queue.now_ns += i * 3601000 * MS;
+		rig.queue.now_ns += i * (HOUR + MS);
 		submit(&rig, &commands[i]);
 		gk_session_tick(&rig.queue);
 		assert_true(rig.front.slots[commands[i].tag].busy);
@@ -466,7 +467,7 @@ static void reconnect_timeout_ends_the_wait_until_it_is_back(void **state)
 static void a_server_that_keeps_an_answer_back_is_given_up(void **state)
 {
 	const struct rig_options options = {
-		.retry = {.replay = true, .request_timeout_ns = MS},
+		.retry = {.replay = true, .request_timeout_ns = HOUR},
 	};
 	struct fake_request request;
 	struct rig rig;
@@ -481,6 +482,11 @@ static void a_server_that_keeps_an_answer_back_is_given_up(void **state)
 	request = take(&rig, 0, &commands[4]);
 	answer(&rig, 0, &request, 0);
 	assert_ended(&rig, &commands[4], 0);
+	assert_true(gk_session_needs_tick(&rig.queue));
+	gk_session_tick(&rig.queue);
+	assert_int_equal(rig.queue.sessions[0].state, GK_SESSION_UP);
+	rig.queue.now_ns += HOUR + MS;
+	gk_session_tick(&rig.queue);
 	rig_wait_dead(&rig, 0);
 	assert_int_equal(rig.queue.counters.timeouts, 1);
 	assert_true(rig.front.slots[commands[1].tag].busy);
@@ -489,6 +495,22 @@ static void a_server_that_keeps_an_answer_back_is_given_up(void **state)
 	request = take(&rig, 0, &commands[1]);
 	answer(&rig, 0, &request, 6);
 	assert_ended(&rig, &commands[1], 6);
+	rig_end(&rig);
+}
+
+/* The loop wakes up by itself for that. */
+static void silence_is_noticed_without_a_completion(void **state)
+{
+	const struct rig_options options = {
+		.retry = {.replay = true, .request_timeout_ns = MS},
+	};
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &options);
+	submit(&rig, &commands[1]);
+	rig_wait_dead(&rig, 0);
+	assert_int_equal(rig.queue.counters.timeouts, 1);
 	rig_end(&rig);
 }
 
@@ -596,6 +618,7 @@ int main(void)
 		cmocka_unit_test(an_earlier_absence_does_not_shorten_the_wait),
 		cmocka_unit_test(reconnect_timeout_ends_the_wait_until_it_is_back),
 		cmocka_unit_test(a_server_that_keeps_an_answer_back_is_given_up),
+		cmocka_unit_test(silence_is_noticed_without_a_completion),
 		cmocka_unit_test(a_device_that_goes_waits_for_no_connection),
 		cmocka_unit_test(a_device_that_goes_takes_the_answers_that_come),
 		cmocka_unit_test(an_order_to_leave_takes_the_requests_along),

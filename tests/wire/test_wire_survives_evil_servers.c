@@ -177,7 +177,7 @@ static void run_seed(unsigned int seed, unsigned int done[EVILS])
 		.retry = {
 			.replay = true,
 			.fence_strict = true,
-			.request_timeout_ns = seed % 8 ? 0 : 20 * MS,
+			.request_timeout_ns = seed % 8 ? 0 : 50 * MS,
 		},
 	};
 	struct model *m = calloc(1, sizeof(*m));
