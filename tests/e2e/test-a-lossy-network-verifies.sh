@@ -4,7 +4,7 @@
 . "$(dirname "$0")/../lib/own-network.sh"
 . "$(dirname "$0")/../lib/functions.sh"
 
-truncate -s 32M "$dir/disk"
+truncate -s 8M "$dir/disk"
 # Segments as on a real network: whole 64 KiB ones hide most of what can happen to them.
 ip link set lo mtu 1500
 tc qdisc add dev lo root netem delay 1ms 1ms loss 1% limit 100000

@@ -16,7 +16,7 @@ interrupt_until_killed() {
 
 echo '4096 4096 4096' >/proc/sys/net/ipv4/tcp_wmem
 echo '4096 4096 4096' >/proc/sys/net/ipv4/tcp_rmem
-truncate -s 32M "$dir/disk"
+truncate -s 4M "$dir/disk"
 nbdkit_tcp file "$dir/disk"
 start_gkproxy queues=1 connections=1 'zero_copy_threshold="32K"'
 

@@ -2,6 +2,7 @@
 #include "fake_kernel.h"
 
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -111,7 +112,8 @@ static const struct gk_front front = {.start = start, .complete = complete, .com
 /* A pair of connected TCP sockets: ours, and the server's. */
 static void tcp_pair(int fds[2])
 {
-	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in address = {.sin_family = AF_INET,
+				      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t len = sizeof(address);
 	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
@@ -123,6 +125,8 @@ static void tcp_pair(int fds[2])
 	assert_int_equal(connect(fds[0], (struct sockaddr *)&address, len), 0);
 	fds[1] = accept(listener, NULL, NULL);
 	assert_true(fds[1] >= 0);
+	/* As dialled connections are: no waiting for acknowledgements. */
+	assert_int_equal(setsockopt(fds[0], IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)), 0);
 	close(listener);
 }
 
@@ -172,14 +176,16 @@ static struct fake_cqe *divert(struct fake_kernel *kernel, struct io_uring_sqe *
 static void answer(struct fake_kernel *kernel, struct io_uring_sqe *sqe, int result)
 {
 	bool diverted = gk_cqe_key_kind(sqe->user_data) == GK_CQE_FRONT;
-	struct fake_cqe *cqe = diverted ? &kernel->cqes[gk_cqe_key_index(sqe->user_data)]
-					: divert(kernel, sqe);
+	struct fake_cqe *cqe =
+		diverted ? &kernel->cqes[gk_cqe_key_index(sqe->user_data)] : divert(kernel, sqe);
 
 	cqe->withheld = false;
 	cqe->answered = true;
 	cqe->result = result;
-	*sqe = (struct io_uring_sqe){
-		.opcode = IORING_OP_NOP, .fd = -1, .flags = sqe->flags, .user_data = sqe->user_data};
+	*sqe = (struct io_uring_sqe){.opcode = IORING_OP_NOP,
+				     .fd = -1,
+				     .flags = sqe->flags,
+				     .user_data = sqe->user_data};
 }
 
 /* With two SQEs the leader comes first; the first one counts the transfer. */
@@ -228,7 +234,8 @@ static void shorten_message(struct fake_kernel *kernel, struct io_uring_sqe *sqe
 static bool meter(struct fake_kernel *kernel, struct io_uring_sqe *sqe, size_t *left, size_t again)
 {
 	bool message = sqe->opcode == IORING_OP_SENDMSG;
-	size_t bytes = message ? message_bytes((const struct msghdr *)(uintptr_t)sqe->addr) : sqe->len;
+	size_t bytes =
+		message ? message_bytes((const struct msghdr *)(uintptr_t)sqe->addr) : sqe->len;
 
 	if (*left == NEVER)
 		return true;

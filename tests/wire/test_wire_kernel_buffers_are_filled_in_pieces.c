@@ -11,13 +11,13 @@
 #include "fake_kernel.h"
 
 #define THRESHOLD 64
-#define HEADER    sizeof(struct nbd_simple_reply)
+#define HEADER	  sizeof(struct nbd_simple_reply)
 
 static const struct gk_path *const paths[] = {&mem_path_single, &mem_path_paired};
 
 static const uint32_t lengths[] = {100, 64, 90};
 
-#define N_READS       3
+#define N_READS	      3
 #define PAYLOAD_BYTES (100 + 64 + 90)
 
 /* i: which of the four ways in which payload reaches the pages. */
@@ -92,7 +92,8 @@ static void the_next_header_is_linked_behind_the_payload(void **state)
 		begin(&kernel, i, false);
 		round_trip(&kernel);
 		assert_int_equal(kernel.rig.queue.counters.direct_receives, N_READS);
-		assert_int_equal(kernel.rig.queue.counters.receives, linked ? 1 + N_READS : 2 * N_READS);
+		assert_int_equal(kernel.rig.queue.counters.receives,
+				 linked ? 1 + N_READS : 2 * N_READS);
 		assert_int_equal(kernel.rig.queue.counters.bytes_direct, PAYLOAD_BYTES);
 		assert_int_equal(kernel.rig.queue.counters.staged_bytes, 0);
 		assert_int_equal(kernel.rig.queue.counters.partial_receives, 0);
@@ -173,7 +174,8 @@ static void the_server_pauses_at_every_byte(void **state)
 			assert_true(fake_send(kernel.rig.peer[0], replies.p, at, 0));
 			fake_kernel_settle(&kernel);
 			assert_all_taken(&kernel);
-			assert_true(fake_send(kernel.rig.peer[0], replies.p + at, replies.n - at, 0));
+			assert_true(
+				fake_send(kernel.rig.peer[0], replies.p + at, replies.n - at, 0));
 			fake_kernel_run(&kernel);
 			for (uint16_t t = 0; t < N_READS; t++)
 				check_read(&kernel, t, t * 1000, lengths[t]);
@@ -214,16 +216,20 @@ static void payload_that_is_staged_already_is_copied_and_the_rest_is_not(void **
 			put_read_reply(&small, &request);
 			assert_true(fake_send(kernel.rig.peer[0], reply.p, HEADER + at, 0));
 			fake_kernel_settle(&kernel);
-			assert_int_equal(kernel.rig.queue.counters.staged_bytes - before.staged_bytes, at);
-			assert_true(fake_send(kernel.rig.peer[0], reply.p + HEADER + at, LEN - at, 0));
+			assert_int_equal(
+				kernel.rig.queue.counters.staged_bytes - before.staged_bytes, at);
+			assert_true(
+				fake_send(kernel.rig.peer[0], reply.p + HEADER + at, LEN - at, 0));
 			fake_kernel_settle(&kernel);
 			rig_say(&kernel.rig, 0, &small);
 			fake_kernel_run(&kernel);
 			check_read(&kernel, 0, 5000, LEN);
 			check_read(&kernel, 1, 9000, SMALL);
-			assert_int_equal(kernel.rig.queue.counters.staged_bytes - before.staged_bytes,
+			assert_int_equal(kernel.rig.queue.counters.staged_bytes -
+						 before.staged_bytes,
 					 at + SMALL);
-			assert_int_equal(kernel.rig.queue.counters.bytes_direct - before.bytes_direct,
+			assert_int_equal(kernel.rig.queue.counters.bytes_direct -
+						 before.bytes_direct,
 					 LEN - at);
 			fake_bytes_done(&reply);
 			fake_bytes_done(&small);

@@ -10,9 +10,9 @@
 #include "fake_kernel.h"
 
 #define THRESHOLD 1024
-#define LEN       1536
-#define HEADER    sizeof(struct nbd_request)
-#define N         4
+#define LEN	  1536
+#define HEADER	  sizeof(struct nbd_request)
+#define N	  4
 
 static const int errors[] = {-ENOMEM, -EINVAL, -EFAULT, -EOPNOTSUPP};
 
@@ -186,7 +186,8 @@ static void a_chain_that_is_refused_costs_a_copy(void **state)
 			spoil(&kernel, nth, -ENOMEM, ways[w].leader);
 			round_trip(&kernel, NBD_CMD_WRITE);
 			assert_int_equal(kernel.rig.queue.counters.fallbacks, nth);
-			assert_int_equal(kernel.rig.queue.counters.bytes_direct, nth * (N - 1) * LEN);
+			assert_int_equal(kernel.rig.queue.counters.bytes_direct,
+					 nth * (N - 1) * LEN);
 		}
 		assert_int_equal(kernel.rig.queue.counters.errors, 0);
 		rig_end(&kernel.rig);

@@ -19,7 +19,7 @@ static const struct {
 	uint16_t type;
 	uint32_t len;
 } requests[] = {
-	{NBD_CMD_FLUSH, 0},   {NBD_CMD_WRITE, 40}, {NBD_CMD_WRITE, 100}, {NBD_CMD_WRITE, 64},
+	{NBD_CMD_FLUSH, 0}, {NBD_CMD_WRITE, 40}, {NBD_CMD_WRITE, 100}, {NBD_CMD_WRITE, 64},
 	{NBD_CMD_READ, 30}, {NBD_CMD_WRITE, 90}, {NBD_CMD_WRITE, 30},
 };
 
@@ -292,7 +292,8 @@ static void nothing_is_gathered_behind_a_full_chain(void **state)
 		begin(&kernel, paths[i], false);
 		for (uint16_t t = 0; t < 4; t++) {
 			rig_pattern(mem_front_data(&kernel.rig.queue, t), t * 512, THRESHOLD, 3);
-			mem_front_submit(&kernel.rig.queue, t, NBD_CMD_WRITE, 0, t * 512, THRESHOLD);
+			mem_front_submit(&kernel.rig.queue, t, NBD_CMD_WRITE, 0, t * 512,
+					 THRESHOLD);
 		}
 		mem_front_submit(&kernel.rig.queue, 4, NBD_CMD_FLUSH, 0, 0, 0);
 		for (uint16_t t = 0; t < 5; t++) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
  * SEND_ZC: the network refers to a request's pages until it says that it does not. Until then the
- * request may not end, whatever the server answers, and the connection's death has to get them back.
+ * request may not end, whatever the server answers, and a connection that dies must get them back.
  */
 #include <errno.h>
 #include <string.h>
@@ -12,9 +12,9 @@
 #include "gk_io_uring.h"
 
 #define THRESHOLD 64
-#define LEN       200
-#define N         3
-#define HEADER    sizeof(struct nbd_request)
+#define LEN	  200
+#define N	  3
+#define HEADER	  sizeof(struct nbd_request)
 
 static const struct gk_path *const paths[] = {&mem_path_single, &mem_path_paired};
 
@@ -134,7 +134,8 @@ static void refused_by_the_kernel_it_is_a_send(void **state)
 			for (unsigned int nth = 1; nth <= N; nth++) {
 				struct fake_kernel kernel;
 				uint64_t cookies[N];
-				/* What was linked behind it is cancelled, and goes as a SEND too. */
+				/* What was linked behind it is cancelled, and goes as a SEND too.
+				 */
 				unsigned int by_zc = i ? N - 1 : nth - 1;
 
 				begin(&kernel, &(struct rig_options){.path = paths[i]}, false);
@@ -148,7 +149,8 @@ static void refused_by_the_kernel_it_is_a_send(void **state)
 				for (uint16_t t = 0; t < N; t++)
 					answer(&kernel, cookies[t], 0);
 				assert_int_equal(fake_kernel_withheld(&kernel), by_zc);
-				assert_int_equal(fake_kernel_notify_cancelled(&kernel), N - 1 - by_zc);
+				assert_int_equal(fake_kernel_notify_cancelled(&kernel),
+						 N - 1 - by_zc);
 				assert_int_equal(kernel.rig.front.n_busy, by_zc);
 				for (uint16_t t = 0; t < N; t++) {
 					if (busy(&kernel, t))
@@ -303,8 +305,8 @@ static void cut_at_every_byte_it_goes_on_as_a_send(void **state)
 		struct gk_counters *counters = &kernel.rig.queue.counters;
 		unsigned int strays = 0;
 
-		begin(&kernel, &(struct rig_options){.path = paths[i / 4],
-						     .no_wait_all = no_wait_all},
+		begin(&kernel,
+		      &(struct rig_options){.path = paths[i / 4], .no_wait_all = no_wait_all},
 		      false);
 		kernel.withhold = true;
 		for (size_t at = 0; at < 2 * (HEADER + LEN); at++) {
@@ -415,7 +417,8 @@ static void a_real_connection_is_reset_to_get_pages_back(void **state)
 
 	(void)state;
 	rig_quiet();
-	begin(&kernel, &(struct rig_options){.path = &mem_path_single, .max_io_bytes = LARGE}, true);
+	begin(&kernel, &(struct rig_options){.path = &mem_path_single, .max_io_bytes = LARGE},
+	      true);
 	session = &kernel.rig.queue.sessions[0];
 	for (uint16_t t = 0; t < 8; t++)
 		mem_front_submit(&kernel.rig.queue, t, NBD_CMD_WRITE, 0, t * LARGE, LARGE);

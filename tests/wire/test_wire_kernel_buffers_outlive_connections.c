@@ -9,9 +9,9 @@
 #include "fake_kernel.h"
 
 #define THRESHOLD 64
-#define LEN       150
-#define SMALL     30
-#define N         4
+#define LEN	  150
+#define SMALL	  30
+#define N	  4
 
 static const struct gk_path *const paths[] = {&mem_path_single, &mem_path_paired};
 
