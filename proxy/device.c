@@ -632,7 +632,11 @@ void gk_device_detach(struct gk_device *device)
 		close(device->cdev_fd);
 	if (device->dev_id >= 0) {
 		r = gk_ublk_ctrl_del(device->ctrl, (uint32_t)device->dev_id);
-		if (r)
+		if (r == -EBUSY)
+			gk_log(GK_LOG_WARNING, "dev%d: %s: removed while it is mounted or open: "
+			       "/dev/ublkb%d fails all requests, and its id is free when it is let go of",
+			       device->dev_id, device->config->name, device->dev_id);
+		else if (r)
 			gk_log(GK_LOG_ERROR, "dev%d: %s: cannot remove: %s", device->dev_id,
 			       device->config->name, gk_strerror(r));
 		else if (device->live)

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <stdbool.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -210,6 +211,18 @@ int gk_ublk_ctrl_update_size(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, uint64_
 int gk_ublk_ctrl_del(struct gk_ublk_ctrl *ctrl, uint32_t dev_id)
 {
 	struct ublksrv_ctrl_cmd cmd = about_device(dev_id, NULL, 0);
+	struct ublksrv_ctrl_dev_info info = {.dev_id = dev_id};
+	struct timespec pause = {.tv_nsec = 10000000};
+	int r = command(ctrl, "UBLK_U_CMD_DEL_DEV_ASYNC", UBLK_U_CMD_DEL_DEV_ASYNC, &cmd, NULL,
+			NULL);
 
-	return command(ctrl, "UBLK_U_CMD_DEL_DEV", UBLK_U_CMD_DEL_DEV, &cmd, NULL, NULL);
+	/* Older kernels only have the one that waits for every opener. */
+	if (r == -EOPNOTSUPP || r == -EINVAL)
+		return command(ctrl, "UBLK_U_CMD_DEL_DEV", UBLK_U_CMD_DEL_DEV, &cmd, NULL, NULL);
+	for (int tries = 0; !r && tries < 200; tries++) {
+		if (gk_ublk_ctrl_get_info(ctrl, &info) == -ENODEV)
+			return 0;
+		nanosleep(&pause, NULL);
+	}
+	return r ? r : -EBUSY;
 }

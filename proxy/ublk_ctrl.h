@@ -53,7 +53,10 @@ typedef void gk_ublk_stuck_fn(void *arg);
 int gk_ublk_ctrl_stop(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, gk_ublk_stuck_fn *stuck, void *arg);
 /* New size of a live device, in sectors; -EOPNOTSUPP or -EINVAL where UBLK_F_UPDATE_SIZE lacks. */
 int gk_ublk_ctrl_update_size(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, uint64_t sectors);
-/* Blocks until nobody has /dev/ublkcN open or mapped. */
+/*
+ * Removes the device and waits up to 2 s until its id is free again. -EBUSY: somebody still has the
+ * block device open or mounted; it goes, and the id is free, when they let go of it.
+ */
 int gk_ublk_ctrl_del(struct gk_ublk_ctrl *ctrl, uint32_t dev_id);
 
 #endif

@@ -39,7 +39,8 @@ cp "$dir/data" /mnt/late
 kill -TERM "$gkproxy_pid"
 wait "$gkproxy_pid" || fail "gkproxy ended with status $?"
 gkproxy_pid=
-umount /mnt || true
+logged 'removed while it is mounted'
+umount /mnt
 start_conf
 mount "$device" /mnt
 cmp "$dir/data" /mnt/late || fail "the late file differs"
