@@ -10,21 +10,20 @@ nbdkit_unix file "$dir/disk"
 start_gkproxy queues=2 connections=2 'unflushed="ignore"' 'zero_copy_threshold="16K"'
 mkfs.ext4 -q "$device"
 mount "$device" /mnt
-fio --name=survivor --directory=/mnt --size=6m --numjobs=2 --ioengine=libaio --direct=1 --iodepth=16 --rw=randwrite \
-	--bssplit=4k/60:16k/30:128k/10 --verify=crc32c --do_verify=1 --verify_fatal=1 --loops=2 --end_fsync=1 \
-	--eta=never >"$dir/fio.log" 2>&1 &
-fio_pid=$!
+work() {
+	fio --name=survivor --directory=/mnt --size=6m --numjobs=2 --ioengine=libaio --direct=1 --iodepth=16 \
+		--rw=randwrite --bssplit=4k/60:16k/30:128k/10 --verify=crc32c --do_verify=1 --verify_fatal=1 \
+		--end_fsync=1 --eta=never >"$dir/fio.log" 2>&1 || fail "fio: $(tail -n 20 "$dir/fio.log")"
+}
+keep_working work
 kills=0
-got_on() { gone "$fio_pid" || more_than "$((done_before + 100))" 'reads + .writes'; }
-while [ "$kills" -lt 8 ]; do
-	done_before=$(counter 'reads + .writes')
-	wait_for 60 "fio gets on" got_on
-	! gone "$fio_pid" || break
+while [ "$kills" -lt 6 ]; do
+	wait_for 60 "fio gets on" more_than "$(($(counter 'reads + .writes') + 100))" 'reads + .writes'
 	stop_server KILL
 	kills=$((kills + 1))
 	bring_up nbdkit_unix file "$dir/disk"
 done
-wait "$fio_pid" || fail "fio: $(tail -n 20 "$dir/fio.log")"
+enough
 happened kills "$kills"
 happened reconnects "$(counter reconnects)"
 happened replays "$(counter replays)"

@@ -36,3 +36,18 @@ bring_up() {
 flush_device() {
 	dd if=/dev/null of="$device" conv=fsync,notrunc status=none 2>>"$dir/flush"
 }
+
+# keep_working COMMAND...: in the background, again and again until enough is said; sets work_pid.
+keep_working() {
+	rm -f "$dir/enough"
+	while [ ! -e "$dir/enough" ]; do
+		"$@" || exit 1
+	done &
+	work_pid=$!
+}
+
+# enough: no round of the work failed.
+enough() {
+	touch "$dir/enough"
+	wait "$work_pid" || fail "the work failed"
+}
