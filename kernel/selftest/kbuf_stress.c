@@ -5,7 +5,6 @@
  * submissions in all (100000). The seed is printed; GK_STRESS_SEED repeats a run's choices.
  */
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,7 +43,6 @@ static bool one_in(unsigned int count)
 struct worker {
 	struct ring ring;
 	int provider, unix_fds[2], tcp_fds[2], pipe_fds[2], file;
-	unsigned int *rounds;	  /* shared with the parent, which kills this process by it */
 	unsigned int outstanding; /* final completions still to come */
 	uint64_t next;
 };
@@ -188,7 +186,9 @@ static void round_of_groups(struct worker *w)
 		take(w, &cqe);
 }
 
-static _Noreturn void work(int provider, unsigned int *rounds, unsigned int count, bool park)
+/* Counts its rounds in *rounds, and writes to `ready` when it may be killed. */
+static _Noreturn void work(int provider, unsigned int *rounds, unsigned int count,
+			   unsigned int kill_at, int ready)
 {
 	static const unsigned int modes[] = {
 		0,
@@ -196,10 +196,12 @@ static _Noreturn void work(int provider, unsigned int *rounds, unsigned int coun
 		IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN,
 		IORING_SETUP_SQPOLL,
 	};
-	struct worker w = {.provider = provider, .rounds = rounds, .next = 1};
-
+	struct worker w = {.provider = provider, .next = 1};
+	bool park = one_in(2);
 	char data[256] = {0};
 
+	/* Not the sequence that the parent goes on with. */
+	random_state = random_state * UINT64_C(6364136223846793005) + 1442695040888963407;
 	ring_open(&w.ring, 64, modes[choose(4)] | (one_in(2) ? IORING_SETUP_SUBMIT_ALL : 0));
 	net_unix_pair(w.unix_fds);
 	net_tcp_pair(w.tcp_fds, one_in(2) ? 4096 : 0, one_in(2) ? 4096 : 0);
@@ -207,6 +209,8 @@ static _Noreturn void work(int provider, unsigned int *rounds, unsigned int coun
 	w.file = (int)CHECK_SYS(memfd_create("stress", 0));
 	CHECK_EQ(pwrite(w.file, data, sizeof(data), 4000), sizeof(data));
 	for (unsigned int i = 0; i < count; i++) {
+		if (i == kill_at)
+			CHECK_EQ(write(ready, "x", 1), 1);
 		round_of_groups(&w);
 		__atomic_add_fetch(rounds, 1, __ATOMIC_RELAXED);
 		if (!(park && i + 1 == count))
@@ -216,14 +220,6 @@ static _Noreturn void work(int provider, unsigned int *rounds, unsigned int coun
 	if (park && one_in(2))
 		ring_close(&w.ring);
 	_exit(0);
-}
-
-static bool alive(pid_t child)
-{
-	siginfo_t info = {0};
-
-	CHECK_SYS(waitid(P_PID, (id_t)child, &info, WEXITED | WNOHANG | WNOWAIT));
-	return info.si_pid == 0;
 }
 
 static void every_buffer_comes_back(void)
@@ -239,29 +235,31 @@ static void every_buffer_comes_back(void)
 	random_state = seed ? strtoull(seed, NULL, 0) : (uint64_t)time(NULL) * 2654435761u + 1;
 	tap_note("GK_STRESS_SEED=%llu", (unsigned long long)random_state);
 	while (total < wanted) {
-		unsigned int count = 1 + choose(one_in(4) ? 2000 : 40), kill_at;
-		bool killed = one_in(2);
-		int status;
+		unsigned int count = 1 + choose(one_in(4) ? 2000 : 40);
+		unsigned int kill_at = one_in(2) ? choose(count) : UINT32_MAX;
+		int status, ready[2];
 		pid_t child;
 
-		kill_at = 1 + choose(count);
 		*rounds = 0;
+		CHECK_SYS(pipe(ready));
 		child = (pid_t)CHECK_SYS(fork());
 		if (child == 0)
-			work(provider, rounds, count, one_in(2));
-		if (killed) {
-			/* kill_at <= count, so the child gets there unless it fails. */
-			while (__atomic_load_n(rounds, __ATOMIC_RELAXED) < kill_at && alive(child))
-				sched_yield();
-			kill(child, SIGKILL);
+			work(provider, rounds, count, kill_at, ready[1]);
+		close(ready[1]);
+		/* The end of the pipe means that it failed before it came so far. */
+		if (kill_at < count && read(ready[0], &status, 1) == 1) {
+			CHECK_SYS(kill(child, SIGKILL));
 			kills++;
 		}
+		close(ready[0]);
 		CHECK_SYS(waitpid(child, &status, 0));
-		if (!(killed && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL))
+		if (!(kill_at < count && WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL))
 			CHECK_EQ(status, 0);
-		total += *rounds;
 		prov_check_returned(provider, -1);
 		prov_wait(provider, GKT_WAIT_HELD_MAX, 0);
+		if ((total + *rounds) * 10ull / wanted > total * 10ull / wanted)
+			tap_note("%u rounds, %u kills", total + *rounds, kills);
+		total += *rounds;
 	}
 	stats = prov_stats(provider);
 	tap_note("%u rounds, %u kills, %llu provided, %llu released, %llu refused", total, kills,
@@ -274,7 +272,7 @@ static void every_buffer_comes_back(void)
 int main(int argc, char **argv)
 {
 	static const struct tap_test tests[] = {
-		{"30: the buffer is always given back", every_buffer_comes_back, 1800},
+		{"30: the buffer is always given back", every_buffer_comes_back, 3000},
 		TAP_END,
 	};
 

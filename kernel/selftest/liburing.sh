@@ -3,7 +3,7 @@
 # usage: kernel/selftest/liburing.sh [STOCK PATCHED]
 # liburing's own tests, from Debian's source package, on the test kernel without and with the series
 # (built if no bzImage is given). Status 1 if a test that passes without it does not pass with it.
-# GK_TEST_SECONDS bounds each test (60).
+# GK_TEST_SECONDS bounds each test (60), GK_LIBURING chooses tests by patterns ("link*.t nop.t").
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -43,11 +43,28 @@ build_tests()
 	mkdir "$dir/tests"
 	find "$dir/source/test" -name '*.t' -exec cp {} "$dir/tests/" \;
 	strip "$dir"/tests/*.t
-	cat >"$dir/tests/run" <<'END'
+}
+
+if [[ ! -e $cache/tests ]]; then
+	new=$(mktemp -d)
+	trap 'rm -rf "$new"' EXIT
+	{
+		fetch_source "$new"
+		build_tests "$new"
+	} >&2
+	mkdir -p "$cache"
+	cp -r "$new/tests" "$cache/tests.$$"
+	mv -T "$cache/tests.$$" "$cache/tests"
+fi
+
+results=$(mktemp -d)
+trap 'rm -rf "$results" ${new:+"$new"}' EXIT
+cat >"$results/run" <<'END'
 #!/bin/bash
 # Prints "NAME pass|skip|fail" for each test.
 cd /gk/liburing || exit 1
-for test in *.t; do
+# shellcheck disable=SC2086 # a list of patterns
+for test in ${GK_LIBURING:-*.t}; do
 	status=0
 	timeout -k 5 "$GK_TEST_SECONDS" "./$test" >/dev/null 2>&1 </dev/null || status=$?
 	case $status in
@@ -59,29 +76,14 @@ done
 dmesg | grep -E 'WARNING:|BUG:|Oops|refcount_t:' | sed 's/^/kernel: /' || true
 echo end
 END
-	chmod +x "$dir/tests/run"
-}
-
-if [[ ! -e $cache/tests/run ]]; then
-	new=$(mktemp -d)
-	trap 'rm -rf "$new"' EXIT
-	{
-		fetch_source "$new"
-		build_tests "$new"
-	} >&2
-	mkdir -p "$cache"
-	rm -rf "$cache/tests"
-	cp -r "$new/tests" "$cache/tests.new"
-	mv "$cache/tests.new" "$cache/tests"
-fi
+chmod +x "$results/run"
 
 run_on()
 {
-	GK_BUILD=none "$vm" -k "$1" -t 7200 -f "$cache/tests:/gk/liburing" /gk/liburing/run
+	GK_BUILD=none "$vm" -k "$1" -t 7200 -f "$cache/tests:/gk/liburing" \
+		-f "$results/run:/gk/run-liburing" /gk/run-liburing
 }
 
-results=$(mktemp -d)
-trap 'rm -rf "$results" ${new:+"$new"}' EXIT
 run_on "$stock" >"$results/stock"
 run_on "$patched" >"$results/patched"
 for kernel in stock patched; do

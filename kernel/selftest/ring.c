@@ -87,7 +87,7 @@ int ring_try_open(struct ring *ring, unsigned int entries, unsigned int flags,
 	struct io_uring_params params = {
 		.flags = flags | (cq_entries ? IORING_SETUP_CQSIZE : 0),
 		.cq_entries = cq_entries,
-		.sq_thread_idle = 1000,
+		.sq_thread_idle = 20,
 	};
 
 	return setup(ring, entries, &params);
@@ -103,7 +103,7 @@ void ring_open_attached(struct ring *ring, unsigned int entries, unsigned int fl
 	struct io_uring_params params = {
 		.flags = flags | IORING_SETUP_ATTACH_WQ,
 		.wq_fd = (uint32_t)wq_fd,
-		.sq_thread_idle = 1000,
+		.sq_thread_idle = 20,
 	};
 
 	CHECK_EQ(setup(ring, entries, &params), 0);
