@@ -94,8 +94,9 @@ run_ctest() {
 		Skipped) result=skipped ;;
 		*) result=failed ;;
 		esac
-		[ "$result" != failed ] || sed -n "/ Start *$number: /,/ Test *#$number: /p" "$log" \
-			>"$logs/$build-$name.log"
+		# What a test printed follows its result, up to the start of the next one.
+		[ "$result" != failed ] ||
+			sed -n "/ Test *#$number: /,/^ *Start /p" "$log" >"$logs/$build-$name.log"
 		outcome "$result" "$build: $name" "$seconds" "$logs/$build-$name.log"
 	done < <(sed -nE 's/^ *[0-9]+\/[0-9]+ Test +#([0-9]+): ([^ ]+) \.*(\*\*\*)? *([A-Za-z]+).* ([0-9.]+) sec.*/\1 \2 \4 \5/p' "$log")
 	[ -n "$found" ] || outcome failed "$build: no test ran" 0 "$log"
