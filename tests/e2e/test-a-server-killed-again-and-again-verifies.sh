@@ -11,13 +11,13 @@ start_gkproxy queues=2 connections=2 'unflushed="ignore"' 'zero_copy_threshold="
 mkfs.ext4 -q "$device"
 mount "$device" /mnt
 work() {
-	fio --name=survivor --directory=/mnt --size=6m --numjobs=2 --ioengine=libaio --direct=1 --iodepth=16 \
+	fio --name=survivor --directory=/mnt --size=3m --numjobs=2 --ioengine=libaio --direct=1 --iodepth=16 \
 		--rw=randwrite --bssplit=4k/60:16k/30:128k/10 --verify=crc32c --do_verify=1 --verify_fatal=1 \
 		--end_fsync=1 --eta=never >"$dir/fio.log" 2>&1 || fail "fio: $(tail -n 20 "$dir/fio.log")"
 }
 keep_working work
 kills=0
-while [ "$kills" -lt 6 ]; do
+while [ "$kills" -lt 4 ]; do
 	wait_for 60 "fio gets on" more_than "$(($(counter 'reads + .writes') + 100))" 'reads + .writes'
 	stop_server KILL
 	kills=$((kills + 1))
