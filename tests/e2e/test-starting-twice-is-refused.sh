@@ -12,7 +12,7 @@ second_refused() {
 
 	gkproxy -c "$dir/second.conf" 2>"$dir/second.log" || status=$?
 	same "$status" 1 "exit status of the second gkproxy"
-	same "$(grep -c . "$dir/second.log")" 1 "number of lines it says"
+	same "$(grep -c . "$dir/second.log")" 1 "number of lines in '$(cat "$dir/second.log")'"
 	grep -qiE "$1" "$dir/second.log" || fail "the message does not match '$1': $(cat "$dir/second.log")"
 	echo "   it says: $(cat "$dir/second.log")"
 	same "$(devices_left | sort | tr '\n' ' ')" "/dev/ublkb0 /dev/ublkc0 " devices

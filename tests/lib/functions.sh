@@ -191,7 +191,7 @@ gkproxy_refuses() {
 	: >"$log"
 	timeout $((60 * ${GK_TIME_SCALE:-1})) gkproxy -c "$conf" 2>>"$log" || status=$?
 	same "$status" 1 "exit status of gkproxy"
-	same "$(grep -c . "$log")" 1 "number of lines it says"
+	same "$(grep -c . "$log")" 1 "number of lines in '$(cat "$log")'"
 	grep -qiE "$1" "$log" || fail "the message does not match '$1': $(cat "$log")"
 	echo "   it says: $(cat "$log")"
 	nothing_left
