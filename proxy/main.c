@@ -121,7 +121,7 @@ static int serve(struct daemon *daemon)
 	r = gk_control_serve(daemon->listen_fd, daemon->signal_fd, handle, daemon);
 	gk_notify("STOPPING=1");
 	if (read(daemon->signal_fd, &info, sizeof(info)) == sizeof(info))
-		gk_log(GK_LOG_INFO, "%s: removing the devices", strsignal((int)info.ssi_signo));
+		gk_log(GK_LOG_INFO, "%s: ending", strsignal((int)info.ssi_signo));
 	return r;
 }
 

@@ -53,7 +53,8 @@ gone() {
 
 # ---- servers ----
 
-# nbdkit_at ADDRESS-OPTIONS... -- ARGS...: nbdkit detaches from its parent once it listens.
+# nbdkit_at ADDRESS-OPTIONS... -- ARGS...: in the foreground: nbdkit 1.32 as a daemon of its own ends without
+# a word when a client goes away with requests outstanding.
 nbdkit_at() {
 	local address=()
 
@@ -62,7 +63,7 @@ nbdkit_at() {
 		shift
 	done
 	shift
-	nbdkit "${address[@]}" -P "$dir/nbdkit.pid" "$@"
+	nbdkit -f "${address[@]}" -P "$dir/nbdkit.pid" "$@" 2>>"$dir/nbdkit.log" &
 	# The socket listens before the file with the pid exists.
 	wait_for 30 "nbdkit writes its pid" test -s "$dir/nbdkit.pid"
 	server_pid=$(cat "$dir/nbdkit.pid")
