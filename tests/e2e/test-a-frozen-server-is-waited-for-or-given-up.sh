@@ -18,7 +18,7 @@ stuck() {
 fenced() { status '.devices[0].connections[].state' | grep -q fencing; }
 
 truncate -s 64M "$dir/disk"
-nbdkit_unix file "$dir/disk"
+nbdkit_unix -t 1 file "$dir/disk"
 
 step "for less: nobody notices"
 start_gkproxy request_timeout=120

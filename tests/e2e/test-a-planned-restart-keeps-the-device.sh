@@ -10,7 +10,7 @@ fi
 
 truncate -s 128M "$dir/disk"
 uri="nbd+unix:///?socket=$dir/nbd.sock"
-nbdkit -f -U "$dir/nbd.sock" file "$dir/disk" 2>"$dir/nbdkit.log" &
+nbdkit -f -t 1 -U "$dir/nbd.sock" file "$dir/disk" 2>"$dir/nbdkit.log" &
 server_pids+=($!)
 wait_for 30 "nbdkit listens" test -S "$dir/nbd.sock"
 start_gkproxy 'on_exit="keep"'

@@ -53,8 +53,8 @@ gone() {
 
 # ---- servers ----
 
-# nbdkit_at ADDRESS-OPTIONS... -- ARGS...: in the foreground: nbdkit 1.32 as a daemon of its own ends without
-# a word when a client goes away with requests outstanding.
+# nbdkit_at ADDRESS-OPTIONS... -- ARGS...: in the foreground, to see how it ends: nbdkit 1.32 may abort when a
+# client goes away with requests outstanding, unless it has one thread a connection (-t 1).
 nbdkit_at() {
 	local address=()
 
