@@ -19,7 +19,7 @@ keep_working work
 kills=0
 while [ "$kills" -lt 4 ]; do
 	wait_for 60 "fio gets on" more_than "$(($(counter 'reads + .writes') + 100))" 'reads + .writes'
-	stop_server KILL
+	kill_at_work "$server_pid"
 	kills=$((kills + 1))
 	bring_up nbdkit_unix file "$dir/disk"
 done

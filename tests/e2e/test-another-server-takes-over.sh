@@ -12,8 +12,7 @@ server() {
 }
 
 kill_server() {
-	kill -KILL "${pids[$1]}"
-	wait_for 30 "server $1 ends" gone "${pids[$1]}"
+	kill_at_work "${pids[$1]}"
 	rm "$dir/$1.sock"
 }
 

@@ -37,6 +37,19 @@ flush_device() {
 	dd if=/dev/null of="$device" conv=fsync,notrunc status=none 2>>"$dir/flush"
 }
 
+# kill_at_work PID: kill -9 of a server while it owes answers. A stopped one gives none, so what the device is
+# asked for stays in flight.
+kill_at_work() {
+	kill -STOP "$1"
+	wait_for 60 "requests are in flight" in_flight
+	kill -KILL "$1"
+	wait_for 30 "the server ends" gone "$1"
+}
+
+in_flight() {
+	[ "$(awk '{ print $1 + $2 }' /sys/block/ublkb0/inflight)" -gt 0 ]
+}
+
 # keep_working COMMAND...: in the background, again and again until enough is said; sets work_pid.
 keep_working() {
 	rm -f "$dir/enough"
