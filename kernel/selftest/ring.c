@@ -32,6 +32,9 @@ static int sys_enter(struct ring *ring, unsigned int submit, unsigned int wait_n
 	struct io_uring_getevents_arg arg = {.ts = (uintptr_t)&ts};
 	int r;
 
+	/* A thread that fell asleep looks at nothing by itself; waking one that has not does no harm. */
+	if (ring->flags & IORING_SETUP_SQPOLL)
+		flags |= IORING_ENTER_SQ_WAKEUP;
 	r = (int)syscall(__NR_io_uring_enter, ring->fd, submit, wait_nr,
 			 flags | IORING_ENTER_EXT_ARG, &arg, sizeof(arg));
 	return r < 0 ? -errno : r;
