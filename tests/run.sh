@@ -195,7 +195,7 @@ end_to_end() {
 }
 
 # The kernel series' own tests count one by one; their runner says how many there were. Not among them here:
-# kbuf_stress, which has not run to its end yet (kernel/README.md, "What has not been shown yet").
+# kbuf_stress, whose 100,000 rounds take too long (kernel/README.md, "What has not been shown yet").
 kernel_series() {
 	local runner=$top/kernel/selftest/vm.sh log totals programs
 
