@@ -7,10 +7,15 @@
 . "$(dirname "$0")/../lib/functions.sh"
 
 interrupt_until_killed() {
+	local stat
 	while :; do
 		kill -STOP "$gkproxy_pid"
+		# A SIGCONT that came before every thread stopped would take the SIGSTOP back unseen.
+		for stat in "/proc/$gkproxy_pid/task/"*/stat; do
+			until [[ $(cat "$stat" 2>/dev/null || echo ') T') == *') T'* ]]; do :; done
+		done
 		kill -CONT "$gkproxy_pid"
-		sleep 0.1
+		sleep 0.02
 	done
 }
 
@@ -32,7 +37,7 @@ interrupt_until_killed &
 interrupter=$!
 sends=$small receives=0
 # An interruption counts only when it finds a worker in the socket: more rounds, until two have.
-for round in 1 2 3 4 5 6; do
+for round in {1..20}; do
 	fio_verify "large-$round" --size=2m --bssplit=1m/100 --iodepth=4
 	read -r errors sends receives direct < <(status '.devices[0].counters |
 		"\(.errors) \(.partial_sends) \(.partial_receives) \(.direct_sends) sends, \(.direct_receives) receives"')
