@@ -5,9 +5,10 @@ set -euo pipefail
 
 usage() {
 	cat <<-'END'
-	usage: tests/run.sh [unit | wire | vm | all | soak] [TEST...]
+	usage: tests/run.sh [unit | wire | fuzz | vm | all | soak] [TEST...]
 	  unit   unit tests: built by gcc and clang, and by gcc with the address and undefined sanitizers
 	  wire   wire tests: the same, and with the thread sanitizer
+	  fuzz   libFuzzer on every parser, a minute each (GK_FUZZ_SECONDS)
 	  vm     end-to-end tests in virtual machines with Debian's 6.12 kernel, its newest, and 6.12 with
 	         the series in kernel/patches; self-tests of that series
 	  all    all of these (default)
@@ -56,13 +57,14 @@ configure_and_build() {
 	shift
 
 	cmake -S "$top" -B "$dir" "$@"
-	cmake --build "$dir" -j "$(nproc)"
+	cmake --build "$dir" -j "$(nproc)" ${target:+--target "$target"}
 }
 
 build() {
-	local options=(-DGK_WERROR=ON)
+	local options=(-DGK_WERROR=ON) target=
 
 	case $1 in
+	fuzz) options+=(-DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=RelWithDebInfo -DGK_FUZZ=ON) target=fuzzers ;;
 	gcc) options+=(-DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=RelWithDebInfo) ;;
 	clang) options+=(-DCMAKE_C_COMPILER=clang -DCMAKE_BUILD_TYPE=RelWithDebInfo) ;;
 	asan) options+=(-DCMAKE_C_COMPILER=gcc -DCMAKE_BUILD_TYPE=Debug "-DGK_SANITIZE=address,undefined") ;;
@@ -114,6 +116,33 @@ native() {
 		! build "$build" || run_ctest "$build" "${select[@]}"
 	done
 	[ "$1" = unit ] || ! build tsan || run_ctest tsan -R '^test_wire_'
+}
+
+# fuzz PROGRAM: prints "RESULT NAME SECONDS LOG". What it finds on the way to new code stays in the build folder.
+fuzz() {
+	local name=${1##*/} log=$logs/${1##*/}.log start=$SECONDS result=failed
+
+	mkdir -p "$builds/fuzz/found/$name"
+	! "$1" -max_total_time="${GK_FUZZ_SECONDS:-60}" -timeout=10 -artifact_prefix="$logs/$name-" \
+		"$builds/fuzz/found/$name" "$top/tests/fuzz/corpus/${name#fuzz_}" >"$log" 2>&1 ||
+		! grep -q '^#[0-9]\{3,\}.*DONE' "$log" || result=passed
+	echo "$result $name $((SECONDS - start)) $log"
+}
+
+# fuzz_all: as many at a time as there are processors.
+fuzz_all() {
+	local program result name seconds log
+
+	build fuzz || return 0
+	while read -r result name seconds log; do
+		outcome "$result" "$name" "$seconds" "$log"
+	done < <(
+		for program in "$builds"/fuzz/tests/fuzz/fuzz_*; do
+			[ "$(jobs -rp | wc -l)" -lt "$(nproc)" ] || wait -n || true
+			fuzz "$program" &
+		done
+		wait
+	)
 }
 
 # e2e_on KERNEL TEST...: runs tests in guests with that kernel, most of them in one. Prints a line
@@ -219,7 +248,7 @@ kernel_series() {
 mode=${1:-all}
 [ $# = 0 ] || shift
 case $mode in
-unit | wire | all | soak) [ $# = 0 ] || { usage >&2; exit 2; } ;;
+unit | wire | fuzz | all | soak) [ $# = 0 ] || { usage >&2; exit 2; } ;;
 vm) ;;
 -h | --help) usage; exit 0 ;;
 *) usage >&2; exit 2 ;;
@@ -234,6 +263,9 @@ run_step "install what is needed" "$top/deploy/install-deps.sh" || mode=none
 
 case $mode in
 unit | wire | all) native "$mode" ;;
+esac
+case $mode in
+fuzz | all) fuzz_all ;;
 esac
 case $mode in
 vm | all)
