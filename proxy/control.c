@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "notify.h"
 
 #define CLIENTS_MAX   16
 #define REQUEST_BYTES 4096
@@ -216,7 +217,7 @@ int gk_control_serve(int listen_fd, int signal_fd, gk_control_handler *handler, 
 		for (unsigned int i = 0; i < CLIENTS_MAX; i++)
 			fds[i + 2] = (struct pollfd){.fd = clients[i].fd,
 						     .events = clients[i].answer ? POLLOUT : POLLIN};
-		if (poll(fds, CLIENTS_MAX + 2, -1) < 0) {
+		if (poll(fds, CLIENTS_MAX + 2, gk_notify_alive()) < 0) {
 			r = errno == EINTR ? 0 : -errno;
 			continue;
 		}

@@ -15,6 +15,7 @@
 
 #include "datapath.h"
 #include "log.h"
+#include "udev_name.h"
 #include "writeback.h"
 
 #define TAKE_OVER_SECONDS 60 /* how long the kernel may take to let go of the old daemon */
@@ -341,6 +342,8 @@ static int start(struct gk_device *device, struct gk_dialled *dialled)
 
 	for (unsigned int i = 0; !r && i < device->n_queues; i++)
 		r = start_queue(device, i);
+	if (!r)
+		gk_udev_name_save(device->dev_id, device->config->name);
 	if (!r && device->recovering)
 		r = gk_ublk_ctrl_end_recovery(device->ctrl, (uint32_t)device->dev_id);
 	else if (!r)
@@ -644,6 +647,8 @@ void gk_device_detach(struct gk_device *device)
 			gk_log(GK_LOG_INFO, "dev%d: %s: removed", device->dev_id,
 			       device->config->name);
 	}
+	if (device->dev_id >= 0)
+		gk_udev_name_forget(device->dev_id, device->config->name);
 	if (device->live)
 		gk_recovery_forget(device->state_dir, device->config->name);
 	drop_lock(device);

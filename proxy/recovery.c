@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "log.h"
+#include "udev_name.h"
 
 /* The upper bits of ublksrv_flags say whose device it is, the lower ones which. */
 #define COOKIE_MARK UINT64_C(0x676b) /* "gk" */
@@ -95,6 +96,7 @@ int gk_recovery_find(struct gk_ublk_ctrl *ctrl, const char *state_dir,
 		*ret_kept = kept;
 	} else {
 		unlink(path);
+		gk_udev_name_forget((int)kept.info.dev_id, config->name);
 	}
 	json_decref(note);
 	return r;
