@@ -18,6 +18,7 @@
 #include "udev_name.h"
 #include "writeback.h"
 
+#define DROPS_MAX 5          /* connections that one request may cost before it fails */
 #define TAKE_OVER_SECONDS 60 /* how long the kernel may take to let go of the old daemon */
 
 /* One daemon per device name: two of them writing to one export would destroy it. */
@@ -145,6 +146,7 @@ static struct gk_retry_policy retry_policy(const struct gk_device_config *config
 	return (struct gk_retry_policy){
 		.replay = true,
 		.fence_strict = config->fence == GK_FENCE_STRICT,
+		.drops_max = DROPS_MAX,
 		.fence_timeout_ns = ns_of(config->fence_timeout_s),
 		.request_timeout_ns = ns_of(config->request_timeout_s),
 		.reconnect_timeout_ns = ns_of(config->reconnect_timeout_s),
@@ -404,7 +406,7 @@ static int dial(struct gk_device *device, int cancel_fd, unsigned int wanted,
 		return n;
 	device->n_connections = (unsigned int)n;
 	device->facts = dialled[0].facts;
-	snprintf(device->peer, sizeof(device->peer), "%s", dialled[0].peer);
+	gk_reconnect_set_peer(&device->reconnect, dialled[0].peer);
 	return 0;
 }
 
@@ -424,7 +426,7 @@ static void announce(const struct gk_device *device, unsigned int wanted)
 	       device->n_queues, device->n_queues == 1 ? "" : "s", device->n_connections,
 	       device->n_connections == 1 ? "" : "s", alone, device->path->name,
 	       device->path_why[0] ? " (" : "", device->path_why, device->path_why[0] ? ")" : "",
-	       device->peer);
+	       device->reconnect.peer);
 }
 
 static int choose_path(struct gk_device *device, const struct gk_probe *probe)

@@ -40,7 +40,6 @@ struct gk_device {
 	char path_why[512];                    /* why not a better one; "" when it is the best */
 	struct gk_device_plan plan;
 	struct nbd_export_facts facts;
-	char peer[160];                        /* the server's address, for a person */
 	unsigned int n_connections;
 	struct gk_device_queue *queues;
 	unsigned int n_queues;

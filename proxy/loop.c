@@ -300,6 +300,8 @@ int gk_queue_turn(struct gk_queue *queue)
 	unsigned int n = 0;
 	int r;
 
+	if (queue->holding)
+		gk_session_release(queue);
 	/* All that gathered during the last turn goes out together, before the one enter. */
 	for (unsigned int i = 0; i < queue->n_sessions; i++) {
 		gk_send_pump(&queue->sessions[i]);
@@ -357,6 +359,8 @@ void gk_queue_submit(struct gk_queue *queue, struct gk_tag *tag)
 	/* Whoever asks for durability must hear of what the server lost. */
 	if (tag->type == NBD_CMD_FLUSH && queue->unflushed && gk_unflushed_pay(queue->unflushed))
 		gk_tag_end(queue, tag, -EIO);
+	else if (best && gk_session_holds_back(queue))
+		gk_session_hold(queue, tag);
 	else if (best)
 		gk_send_enqueue(best, tag);
 	else

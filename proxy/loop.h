@@ -51,6 +51,8 @@ struct gk_counters {
 	uint64_t timeouts;         /* connections given up because a request was not answered */
 	uint64_t replays;          /* requests sent again after their connection died */
 	uint64_t unfenced_replays; /* of them writes, whose old connection never ended */
+	uint64_t unfenced_failures; /* writes failed for want of that end, fence = "strict" */
+	uint64_t poisoned;         /* requests failed because the server hangs up on each of them */
 	uint64_t loops;            /* turns of the loop: at most one io_uring_enter each */
 };
 
@@ -83,7 +85,8 @@ static inline enum gk_op_index gk_op_index(uint16_t type)
 /* What becomes of requests whose connection dies, times in ns, 0: no limit. */
 struct gk_retry_policy {
 	bool replay;                  /* on another connection or the next one; else -EIO */
-	bool fence_strict;            /* wait for the old connection's end without limit */
+	bool fence_strict;            /* a write is never sent again without the old one's end */
+	unsigned int drops_max;       /* connections that one request may cost; 0: no limit */
 	uint64_t fence_timeout_ns;
 	uint64_t request_timeout_ns;
 	uint64_t reconnect_timeout_ns;
@@ -114,6 +117,8 @@ struct gk_queue {
 	struct gk_tag **parked_tail;
 	uint64_t down_since_ns;     /* when the last session went; 0: one is UP */
 	bool gave_up;               /* reconnect_timeout has passed */
+	unsigned int suspects;      /* tags with GK_SUSPECT_DROPS: requests go one at a time */
+	bool holding;               /* some of the parked tags wait for their turn only */
 	bool ticking;               /* a GK_CQE_TICK is under way */
 	struct __kernel_timespec tick;
 	struct gk_flush_track *unflushed; /* of the device; NULL: not tracked */

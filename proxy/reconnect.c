@@ -44,6 +44,7 @@ int gk_reconnect_init(struct gk_reconnect *reconnect)
 	int r = 0;
 
 	*reconnect = (struct gk_reconnect){.seed = (unsigned int)time(NULL) ^ (unsigned int)getpid()};
+	pthread_mutex_init(&reconnect->peer_lock, NULL);
 	reconnect->dead_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (reconnect->dead_fd < 0)
 		r = -errno;
@@ -63,6 +64,20 @@ void gk_reconnect_done(struct gk_reconnect *reconnect)
 		close(reconnect->stop_fd);
 	reconnect->dead_fd = 0;
 	reconnect->stop_fd = 0;
+}
+
+void gk_reconnect_set_peer(struct gk_reconnect *reconnect, const char *peer)
+{
+	pthread_mutex_lock(&reconnect->peer_lock);
+	snprintf(reconnect->peer, sizeof(reconnect->peer), "%s", peer);
+	pthread_mutex_unlock(&reconnect->peer_lock);
+}
+
+void gk_reconnect_peer(struct gk_reconnect *reconnect, char *ret_peer, size_t size)
+{
+	pthread_mutex_lock(&reconnect->peer_lock);
+	snprintf(ret_peer, size, "%s", reconnect->peer);
+	pthread_mutex_unlock(&reconnect->peer_lock);
 }
 
 static int64_t now_ms(void)
@@ -245,6 +260,7 @@ static int dial(struct gk_device *device, size_t remote, const struct place *dea
 		settle_unflushed(device, n, remote);
 		device->reconnect.remote = remote;
 		device->reconnect.refused = false;
+		gk_reconnect_set_peer(&device->reconnect, dialled[0].peer);
 		gk_log(GK_LOG_INFO, "dev%d: %s: reconnected to %s: %d connection%s",
 		       device->dev_id, device->config->name, dialled[0].peer, got,
 		       got == 1 ? "" : "s");

@@ -23,6 +23,8 @@ struct gk_reconnect {
 	int stop_fd; /* eventfd: end, and give up dialling */
 	unsigned int seed;        /* of the jitter */
 	size_t remote;            /* index of the remote that is connected */
+	pthread_mutex_t peer_lock;
+	char peer[160];           /* its address, for a person: gk_reconnect_peer() */
 	bool *ended;              /* per connection: the server ended it lately, the thread's own */
 	int64_t ended_since_ms;
 	bool refused;             /* the server was not there at all since the last session went */
@@ -41,6 +43,10 @@ void gk_reconnect_stop(struct gk_reconnect *reconnect);
 
 /* Closes what init made. Takes a zeroed struct. */
 void gk_reconnect_done(struct gk_reconnect *reconnect);
+
+/* Any thread: the address of the server that was connected last, for a person. */
+void gk_reconnect_set_peer(struct gk_reconnect *reconnect, const char *peer);
+void gk_reconnect_peer(struct gk_reconnect *reconnect, char *ret_peer, size_t size);
 
 /* Any thread: a session died. For struct gk_queue_params, arg is the struct gk_reconnect. */
 void gk_reconnect_wake(void *arg);

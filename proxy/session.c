@@ -80,6 +80,7 @@ void gk_session_up(struct gk_session *session, unsigned int id, int fd,
 	session->lent = 0;
 	session->reset = false;
 	session->end = GK_SESSION_END_UNKNOWN;
+	session->dropped = false;
 	session->rd = 0;
 	session->wr = 0;
 	session->rx_tag = NULL;
@@ -143,20 +144,37 @@ static void drain(struct gk_session *session)
 	gk_session_drained(session);
 }
 
+static bool is_unanswered_write(const struct gk_session *session, const struct gk_tag *tag)
+{
+	return tag->session == session && !tag->answered &&
+	       (tag->state == GK_TAG_SENDING || tag->state == GK_TAG_SENT) &&
+	       tag->type != NBD_CMD_READ && tag->type != NBD_CMD_FLUSH;
+}
+
 /* Writes that the server may hold and not have answered: their replay needs a fence. */
 static unsigned int unanswered_writes(const struct gk_session *session)
 {
 	const struct gk_queue *queue = session->queue;
 	unsigned int n = 0;
 
-	for (unsigned int i = 0; i < queue->depth; i++) {
-		const struct gk_tag *tag = &queue->tags[i];
-
-		n += tag->session == session && !tag->answered &&
-		     (tag->state == GK_TAG_SENDING || tag->state == GK_TAG_SENT) &&
-		     tag->type != NBD_CMD_READ && tag->type != NBD_CMD_FLUSH;
-	}
+	for (unsigned int i = 0; i < queue->depth; i++)
+		n += is_unanswered_write(session, &queue->tags[i]);
 	return n;
+}
+
+/* They end with -EIO once no operation touches their buffers any more. */
+static void fail_unanswered_writes(struct gk_session *session)
+{
+	struct gk_queue *queue = session->queue;
+
+	for (unsigned int i = 0; i < queue->depth; i++) {
+		struct gk_tag *tag = &queue->tags[i];
+
+		if (!is_unanswered_write(session, tag))
+			continue;
+		tag->error = -EIO;
+		tag->answered = true;
+	}
 }
 
 static const char *fate(const struct gk_queue *queue)
@@ -174,6 +192,13 @@ static bool is_broken_here(int error)
 	       error == -ETIME || error == -ETIMEDOUT;
 }
 
+/* The server's doing, and perhaps because of something that it was asked for. */
+static bool is_drop(int error)
+{
+	return error == -EPIPE || error == -ECONNRESET || error == -ECONNABORTED ||
+	       error == -EPROTO || error == -EBADE;
+}
+
 void gk_session_fail(struct gk_session *session, int error, const char *why)
 {
 	struct gk_queue *queue = session->queue;
@@ -184,6 +209,7 @@ void gk_session_fail(struct gk_session *session, int error, const char *why)
 		       "dev%d q%u s%u: connection lost: %s (%s); %u requests in flight %s",
 		       queue->dev_id, queue->id, session->id, why, gk_strerror(error),
 		       session->in_flight, fate(queue));
+	session->dropped = is_drop(error);
 	if (error == -EPIPE || error == -ECONNRESET || error == -ECONNABORTED)
 		session->end = session->end ? session->end : GK_SESSION_END_RESET;
 	if (!queue->retry.replay || queue->stopping || session->end ||
@@ -199,10 +225,12 @@ void gk_session_fail(struct gk_session *session, int error, const char *why)
 
 void gk_session_fence_read(struct gk_session *session, int res)
 {
-	if (is_broken_here(res))
+	if (is_broken_here(res)) {
 		session->blind = true;
-	else if (!session->blind)
+		session->fence_begin_ns = session->queue->now_ns;
+	} else if (!session->blind) {
 		gk_session_fenced(session, res ? GK_SESSION_END_RESET : GK_SESSION_END_OURS);
+	}
 }
 
 void gk_session_fenced(struct gk_session *session, enum gk_session_end end)
@@ -214,7 +242,14 @@ void gk_session_fenced(struct gk_session *session, enum gk_session_end end)
 		return;
 	session->end = end;
 	writes = end || queue->stopping ? 0 : unanswered_writes(session);
-	if (writes) {
+	if (writes && queue->retry.fence_strict) {
+		gk_count(&queue->counters.unfenced_failures, writes);
+		gk_log(GK_LOG_ERROR,
+		       "dev%d q%u s%u: this host gave the old connection up, so its end at the server "
+		       "cannot be seen: %u writes that the server may still hold fail, as fence = "
+		       "\"strict\" asks for", queue->dev_id, queue->id, session->id, writes);
+		fail_unanswered_writes(session);
+	} else if (writes) {
 		gk_count(&queue->counters.unfenced_replays, writes);
 		gk_log(GK_LOG_WARNING,
 		       "dev%d q%u s%u: the old connection did not end within fence_timeout: %u "

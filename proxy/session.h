@@ -70,6 +70,7 @@ struct gk_session {
 	enum gk_session_end end;    /* of the last connection; valid when DEAD */
 	uint64_t fence_begin_ns;    /* FENCING */
 	bool blind;                 /* FENCING: the socket is broken here, the end cannot be seen */
+	bool dropped;               /* the server ended it, or broke the protocol */
 	bool structured;            /* negotiated */
 	bool df;                    /* structured, and the server takes NBD_CMD_FLAG_DF */
 	uint32_t max_payload;       /* the server's maximum, a multiple of its minimum */
@@ -151,7 +152,10 @@ void gk_session_fail(struct gk_session *session, int error, const char *why);
 /* What receiving on a FENCING session ended with: 0 or -errno. */
 void gk_session_fence_read(struct gk_session *session, int res);
 
-/* The end of a FENCING session's connection has come, or is not waited for any more. */
+/*
+ * The end of a FENCING session's connection has come, or is not waited for any more: then (UNKNOWN)
+ * writes that the server may still hold are sent again and counted, or with a strict fence fail.
+ */
 void gk_session_fenced(struct gk_session *session, enum gk_session_end end);
 
 /* An operation of a session ended; if it is DRAINING, settles the tags after the last one. */
@@ -174,6 +178,18 @@ void gk_session_unpark(struct gk_queue *queue);
 
 /* Nothing waits for a session any more: what does fails with -EIO. Completes the tags. */
 void gk_session_unpark_failed(struct gk_queue *queue);
+
+/*
+ * Whether a request must wait although a session is UP: while one is under suspicion (tag.h), one
+ * at a time is out, so that a connection that the server drops tells which one it was.
+ */
+bool gk_session_holds_back(const struct gk_queue *queue);
+
+/* The tag waits for that. */
+void gk_session_hold(struct gk_queue *queue, struct gk_tag *tag);
+
+/* Submits of what is held as much as may go now. Called once a turn. May complete tags. */
+void gk_session_release(struct gk_queue *queue);
 
 /* Whether time matters now; then gk_session_tick() is to be called every gk_session_tick_ns(). */
 bool gk_session_needs_tick(const struct gk_queue *queue);

@@ -8,12 +8,39 @@
 #include <errno.h>
 
 #include "datapath.h"
+#include "log.h"
+#include "nbd_request.h"
 
 #define TICK_MAX_NS UINT64_C(1000000000)
 #define TICK_MIN_NS UINT64_C(20000000)
 
+/*
+ * Whether the server hangs up on this request each time. What was out together is suspected
+ * together; from then on each is sent alone, and only that counts.
+ */
+static bool is_poison(struct gk_queue *queue, struct gk_tag *tag, unsigned int n_out)
+{
+	if (!queue->retry.drops_max || !tag->session->dropped || tag->state == GK_TAG_QUEUED ||
+	    (tag->drops >= GK_SUSPECT_DROPS && n_out > 1))
+		return false;
+	if (++tag->drops == GK_SUSPECT_DROPS)
+		queue->suspects++;
+	if (tag->drops < queue->retry.drops_max)
+		return false;
+	gk_log(GK_LOG_ERROR,
+	       "dev%d q%u t%u: the server ended %u connections in a row upon %s at %llu+%u: it is not "
+	       "sent again, the request fails", queue->dev_id, queue->id, tag->id, tag->drops,
+	       gk_nbd_cmd_name(tag->type), (unsigned long long)tag->offset, tag->len);
+	gk_count(&queue->counters.poisoned, 1);
+	return true;
+}
+
 void gk_session_settle_tags(struct gk_queue *queue, struct gk_tag **tags, unsigned int n_tags)
 {
+	unsigned int n_out = 0;
+
+	for (unsigned int i = 0; i < n_tags; i++)
+		n_out += tags[i]->state != GK_TAG_QUEUED;
 	for (unsigned int i = 0; i < n_tags; i++) {
 		struct gk_tag *tag = tags[i];
 		bool whole = tag->done + tag->part == tag->len;
@@ -22,7 +49,8 @@ void gk_session_settle_tags(struct gk_queue *queue, struct gk_tag **tags, unsign
 		if (tag->answered && (tag->error || whole)) {
 			tag->answered = false;
 			gk_tag_end(queue, tag, tag->error ? tag->error : (int32_t)tag->len);
-		} else if (queue->retry.replay && !queue->stopping) {
+		} else if (queue->retry.replay && !queue->stopping &&
+			   !is_poison(queue, tag, n_out)) {
 			gk_count(&queue->counters.replays, 1);
 			tag->session = NULL;
 			/* What a server took of a WRITE may be gone with it: only a whole one is dirty. */
@@ -35,6 +63,15 @@ void gk_session_settle_tags(struct gk_queue *queue, struct gk_tag **tags, unsign
 	}
 }
 
+static void append_parked(struct gk_queue *queue, struct gk_tag *tag)
+{
+	tag->state = GK_TAG_QUEUED;
+	tag->session = NULL;
+	tag->next = NULL;
+	*queue->parked_tail = tag;
+	queue->parked_tail = &tag->next;
+}
+
 void gk_session_park(struct gk_queue *queue, struct gk_tag *tag)
 {
 	if (!queue->retry.replay || queue->stopping || queue->gave_up) {
@@ -43,11 +80,45 @@ void gk_session_park(struct gk_queue *queue, struct gk_tag *tag)
 	}
 	if (!queue->down_since_ns)
 		queue->down_since_ns = queue->now_ns;
-	tag->state = GK_TAG_QUEUED;
-	tag->session = NULL;
-	tag->next = NULL;
-	*queue->parked_tail = tag;
-	queue->parked_tail = &tag->next;
+	append_parked(queue, tag);
+}
+
+static bool is_any_up(const struct gk_queue *queue, bool with_requests)
+{
+	for (unsigned int i = 0; i < queue->n_sessions; i++)
+		if (queue->sessions[i].state == GK_SESSION_UP &&
+		    (!with_requests || queue->sessions[i].in_flight))
+			return true;
+	return false;
+}
+
+bool gk_session_holds_back(const struct gk_queue *queue)
+{
+	return queue->suspects && is_any_up(queue, true);
+}
+
+void gk_session_hold(struct gk_queue *queue, struct gk_tag *tag)
+{
+	queue->holding = true;
+	append_parked(queue, tag);
+}
+
+void gk_session_release(struct gk_queue *queue)
+{
+	if (!is_any_up(queue, false))
+		return;
+	while (queue->suspects && queue->parked && !gk_session_holds_back(queue)) {
+		struct gk_tag *tag = queue->parked;
+
+		queue->parked = tag->next;
+		if (!queue->parked)
+			queue->parked_tail = &queue->parked;
+		gk_queue_submit(queue, tag);
+	}
+	if (queue->suspects)
+		return;
+	queue->holding = false;
+	gk_session_unpark(queue);
 }
 
 static struct gk_tag *take_parked(struct gk_queue *queue)
@@ -87,12 +158,13 @@ void gk_session_unpark_failed(struct gk_queue *queue)
 
 bool gk_session_needs_tick(const struct gk_queue *queue)
 {
-	if (queue->parked && queue->retry.reconnect_timeout_ns)
+	if (queue->parked && queue->down_since_ns && queue->retry.reconnect_timeout_ns)
 		return true;
 	for (unsigned int i = 0; i < queue->n_sessions; i++) {
 		const struct gk_session *session = &queue->sessions[i];
 
-		if (session->state == GK_SESSION_FENCING && !queue->retry.fence_strict)
+		if (session->state == GK_SESSION_FENCING &&
+		    (!queue->retry.fence_strict || session->blind))
 			return true;
 		if (session->state == GK_SESSION_UP && session->in_flight &&
 		    queue->retry.request_timeout_ns)
@@ -139,12 +211,13 @@ void gk_session_tick(struct gk_queue *queue)
 		    retry->request_timeout_ns && waits_too_long(queue, session)) {
 			gk_count(&queue->counters.timeouts, 1);
 			gk_session_fail(session, -EAGAIN, "a request was not answered in time");
-		} else if (session->state == GK_SESSION_FENCING && !retry->fence_strict &&
+		} else if (session->state == GK_SESSION_FENCING &&
+			   (!retry->fence_strict || session->blind) &&
 			   queue->now_ns - session->fence_begin_ns > retry->fence_timeout_ns) {
 			gk_session_fenced(session, GK_SESSION_END_UNKNOWN);
 		}
 	}
-	if (queue->parked && retry->reconnect_timeout_ns &&
+	if (queue->parked && queue->down_since_ns && retry->reconnect_timeout_ns &&
 	    queue->now_ns - queue->down_since_ns > retry->reconnect_timeout_ns) {
 		gk_log(GK_LOG_ERROR, "dev%d q%u: no connection within reconnect_timeout: requests "
 		       "fail until there is one", queue->dev_id, queue->id);

@@ -51,6 +51,8 @@ static json_t *counters_json(const struct gk_device *device)
 		{"timeouts", offsetof(struct gk_counters, timeouts)},
 		{"replays", offsetof(struct gk_counters, replays)},
 		{"unfenced_replays", offsetof(struct gk_counters, unfenced_replays)},
+		{"unfenced_failures", offsetof(struct gk_counters, unfenced_failures)},
+		{"poisoned", offsetof(struct gk_counters, poisoned)},
 		{"loops", offsetof(struct gk_counters, loops)},
 	};
 	json_t *json = json_object();
@@ -95,12 +97,14 @@ static json_t *connections_json(const struct gk_device *device, unsigned int *re
 	return json;
 }
 
-static json_t *device_json(const struct gk_device *device)
+static json_t *device_json(struct gk_device *device)
 {
 	unsigned int up;
 	json_t *connections = connections_json(device, &up);
+	char peer[160];
 	char path[32];
 
+	gk_reconnect_peer(&device->reconnect, peer, sizeof(peer));
 	snprintf(path, sizeof(path), "/dev/ublkb%d", device->dev_id);
 	return json_pack("{s:s, s:s, s:s, s:I, s:i, s:b, s:s, s:s, s:s, s:s, s:i, s:i, s:o, s:o}",
 			 "name", device->config->name,
@@ -111,7 +115,7 @@ static json_t *device_json(const struct gk_device *device)
 			 "block_size", (int)device->plan.block_size,
 			 "read_only", !!(device->plan.params.basic.attrs & UBLK_ATTR_READ_ONLY),
 			 "remote", device->config->remotes[device->reconnect.remote].text,
-			 "peer", device->peer,
+			 "peer", peer,
 			 "data_path", device->path->name,
 			 "data_path_why", device->path_why,
 			 "queues", (int)device->n_queues,

@@ -23,6 +23,7 @@ void gk_tag_begin(struct gk_queue *queue, struct gk_tag *tag, uint16_t type, uin
 		      (type == NBD_CMD_READ || type == NBD_CMD_WRITE);
 	tag->no_kernel_buffer = false;
 	tag->no_zc = false;
+	tag->drops = 0;
 	tag->sequence = queue->next_sequence++;
 	tag->begin_ns = queue->now_ns;
 	if (queue->unflushed && type == NBD_CMD_FLUSH)
@@ -60,8 +61,16 @@ static void settle(struct gk_queue *queue, struct gk_tag *tag)
 		gk_tag_end(queue, tag, (int32_t)tag->len);
 }
 
+/* The server can answer it, or its outcome does not matter any more. */
+static void clear_suspicion(struct gk_queue *queue, struct gk_tag *tag)
+{
+	queue->suspects -= tag->drops >= GK_SUSPECT_DROPS;
+	tag->drops = 0;
+}
+
 void gk_tag_answer(struct gk_queue *queue, struct gk_tag *tag, int error)
 {
+	clear_suspicion(queue, tag);
 	tag->error = error;
 	tag->session->in_flight--;
 	tag->session->large_reads -= tag->large_read;
@@ -102,6 +111,7 @@ void gk_tag_end(struct gk_queue *queue, struct gk_tag *tag, int32_t result)
 {
 	struct gk_counters *counters = &queue->counters;
 
+	clear_suspicion(queue, tag);
 	if (result < 0)
 		gk_count(&counters->errors, 1);
 	else if (queue->unflushed)

@@ -23,6 +23,12 @@
 struct gk_queue;
 struct gk_session;
 
+/*
+ * A request that was out when the server ended this many connections may be the reason, and is
+ * sent alone from then on.
+ */
+#define GK_SUSPECT_DROPS 2
+
 enum gk_tag_state { GK_TAG_IDLE, GK_TAG_QUEUED, GK_TAG_SENDING, GK_TAG_SENT };
 
 struct gk_tag {
@@ -45,6 +51,7 @@ struct gk_tag {
 	uint16_t type;              /* NBD_CMD_* */
 	uint16_t flags;             /* NBD_CMD_FLAG_* */
 	uint8_t error_chunks;       /* of this part, to bound what a server may send */
+	uint8_t drops;              /* connections that the server ended while it was out */
 	bool direct;                /* payload goes through the request's own pages, not buf */
 	bool no_kernel_buffer;      /* the kernel could not lend them for this request */
 	bool large_read;            /* counted in the session's large_reads */

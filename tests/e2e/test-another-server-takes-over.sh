@@ -16,7 +16,8 @@ kill_server() {
 	rm "$dir/$1.sock"
 }
 
-at() { status '.devices[0].remote' | grep -q "/$1\.sock"; }
+# at N: that one is connected, by all that the status says.
+at() { [ "$(status ".devices[0] | .remote, .peer" | grep -c "/$1\.sock")" = 2 ]; }
 
 at_and_up() { at "$1" && is_up; }
 

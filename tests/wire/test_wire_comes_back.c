@@ -210,6 +210,122 @@ static void it_may_go_again_and_again(void **state)
 	rig_end(&rig);
 }
 
+static bool has_bytes(int fd)
+{
+	uint8_t byte;
+
+	return recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 1;
+}
+
+static const struct command *command_at(uint64_t offset)
+{
+	for (size_t i = 0; i < N; i++)
+		if (commands[i].offset == offset && commands[i].len)
+			return &commands[i];
+	fail_msg("no such request");
+	return NULL;
+}
+
+/*
+ * The server hangs up on one of several requests, before it has answered any. They are tried one
+ * by one, and when as many connections were lost as the policy allows, that one alone fails.
+ */
+static void only_the_request_that_the_server_hangs_up_on_fails(void **state)
+{
+	(void)state;
+	for (size_t poison = 0; poison < N; poison++) {
+		struct rig_options options = all_paths[poison % PATHS];
+		unsigned int drops = 0;
+		struct rig rig;
+
+		options.retry.drops_max = 5;
+		rig_begin(&rig, &options);
+		for (size_t i = 0; i < N; i++)
+			submit(&rig, &commands[i]);
+		while (rig.front.n_busy) {
+			struct fake_request request;
+			const struct command *command;
+
+			while (drops < GK_SUSPECT_DROPS ? rig.queue.sessions[0].in_flight < N ||
+								  rig.queue.sessions[0].send_owed ||
+								  rig.queue.sessions[0].fifo
+							: !has_bytes(rig.peer[0]))
+				rig_turn(&rig);
+			assert_true(fake_take(rig.peer[0], &request));
+			command = request.type == NBD_CMD_FLUSH ? &commands[4]
+								: command_at(request.offset);
+			if (drops >= GK_SUSPECT_DROPS) {
+				uint8_t payload[LEN];
+
+				if (request.type == NBD_CMD_WRITE)
+					assert_true(fake_take_bytes(rig.peer[0], payload,
+								    request.length));
+				assert_false(has_bytes(rig.peer[0]));
+				assert_int_equal(rig.queue.sessions[0].in_flight, 1);
+			}
+			if (drops >= GK_SUSPECT_DROPS && command != &commands[poison]) {
+				answer(&rig, 0, &request, 6);
+				assert_ended(&rig, command, 6);
+				continue;
+			}
+			rig_close_peer(&rig, 0);
+			rig_wait_dead(&rig, 0);
+			rig_offer(&rig, 0);
+			drops++;
+		}
+		assert_int_equal(drops, 5);
+		assert_int_equal(rig_result(&rig, commands[poison].tag), -EIO);
+		assert_int_equal(rig.queue.counters.poisoned, 1);
+		assert_int_equal(rig.queue.counters.errors, 1);
+		assert_int_equal(rig.queue.suspects, 0);
+		/* And the next ones go out together again. */
+		for (size_t i = 0; i < N; i++)
+			submit(&rig, &commands[i]);
+		rig_send_all(&rig);
+		assert_int_equal(rig.queue.sessions[0].in_flight, N);
+		rig_end(&rig);
+	}
+}
+
+/* Silence, a broken network, a server that answers in between: none of it is the request's fault. */
+static void connections_that_time_out_or_bring_answers_do_not_count(void **state)
+{
+	struct rig_options options = all_paths[0];
+	struct fake_request request;
+	struct rig rig;
+
+	(void)state;
+	options.retry.drops_max = 5;
+	rig_begin(&rig, &options);
+	submit(&rig, &commands[1]);
+	for (unsigned int i = 0; i < 20; i++) {
+		rig_send_all(&rig);
+		take(&rig, 0, &commands[1]);
+		gk_session_fail(&rig.queue.sessions[0], i % 2 ? -EAGAIN : -ETIMEDOUT, "the test says so");
+		rig_close_peer(&rig, 0);
+		rig_wait_dead(&rig, 0);
+		rig_offer(&rig, 0);
+	}
+	rig_send_all(&rig);
+	request = take(&rig, 0, &commands[1]);
+	answer(&rig, 0, &request, 0);
+	assert_ended(&rig, &commands[1], 0);
+	for (unsigned int i = 0; i < 20; i++) {
+		submit(&rig, &commands[i % 2]);
+		rig_send_all(&rig);
+		take(&rig, 0, &commands[i % 2]);
+		rig_close_peer(&rig, 0);
+		rig_wait_dead(&rig, 0);
+		rig_offer(&rig, 0);
+		rig_send_all(&rig);
+		request = take(&rig, 0, &commands[i % 2]);
+		answer(&rig, 0, &request, 0);
+		assert_int_equal(rig_result(&rig, commands[i % 2].tag), LEN);
+	}
+	assert_int_equal(rig.queue.counters.errors, 0);
+	rig_end(&rig);
+}
+
 /* An answer to what was asked on the old connection is a lie on the new one. */
 static void an_old_cookie_ends_nothing_on_the_new_connection(void **state)
 {
@@ -610,6 +726,8 @@ int main(void)
 		cmocka_unit_test(another_connection_takes_over_at_once),
 		cmocka_unit_test(requests_that_come_while_it_is_away_wait_in_order),
 		cmocka_unit_test(it_may_go_again_and_again),
+		cmocka_unit_test(only_the_request_that_the_server_hangs_up_on_fails),
+		cmocka_unit_test(connections_that_time_out_or_bring_answers_do_not_count),
 		cmocka_unit_test(an_old_cookie_ends_nothing_on_the_new_connection),
 		cmocka_unit_test(a_read_that_came_in_part_is_read_again),
 		cmocka_unit_test(a_read_in_parts_goes_on_with_the_part_that_was_cut),

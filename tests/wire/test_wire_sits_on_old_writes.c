@@ -336,15 +336,18 @@ static void tcp_pair(int fds[2])
 	close(listener);
 }
 
-/* Our kernel gives the connection up, with TCP_USER_TIMEOUT: the server may still hold all of it. */
-static void a_time_out_of_the_network_is_not_the_servers_end(void **state)
+/*
+ * Our kernel gives the connection up, with TCP_USER_TIMEOUT: the server may still hold all of it.
+ * Writes go again and are counted, or with a strict fence fail, and that is counted.
+ */
+static void our_own_kernel_gives_up(const struct rig_options *options)
 {
 	struct gk_session_facts facts = {.max_payload = 65536};
+	bool is_strict = options->retry.fence_strict;
 	struct rig rig;
 	int fds[2];
 
-	(void)state;
-	rig_begin(&rig, &patient);
+	rig_begin(&rig, options);
 	rig_close_peer(&rig, 0);
 	rig_wait_dead(&rig, 0);
 	tcp_pair(fds);
@@ -358,13 +361,29 @@ static void a_time_out_of_the_network_is_not_the_servers_end(void **state)
 	while (rig.queue.sessions[0].state == GK_SESSION_FENCING && !rig.queue.sessions[0].blind)
 		rig_turn(&rig);
 	assert_int_equal(rig.queue.sessions[0].state, GK_SESSION_FENCING);
+	assert_true(gk_session_needs_tick(&rig.queue));
 	rig.queue.now_ns += YEAR;
 	gk_session_tick(&rig.queue);
 	rig_wait_dead(&rig, 0);
 	assert_int_equal(rig.queue.sessions[0].end, GK_SESSION_END_UNKNOWN);
-	assert_true(rig.queue.counters.unfenced_replays > 0);
+	assert_int_equal(rig.queue.counters.unfenced_replays > 0, !is_strict);
+	assert_int_equal(rig.queue.counters.unfenced_failures > 0, is_strict);
+	assert_int_equal(rig.queue.counters.errors, rig.queue.counters.unfenced_failures);
+	assert_int_equal(rig.queue.counters.errors + rig.queue.counters.replays, 4);
 	rig_end(&rig);
 	close(fds[1]);
+}
+
+static void a_time_out_of_the_network_is_not_the_servers_end(void **state)
+{
+	(void)state;
+	our_own_kernel_gives_up(&patient);
+}
+
+static void a_strict_fence_fails_writes_when_our_own_kernel_gives_up(void **state)
+{
+	(void)state;
+	our_own_kernel_gives_up(&strict);
 }
 
 /*
@@ -499,6 +518,7 @@ int main(void)
 		cmocka_unit_test(an_order_to_abort_waits_for_no_fence),
 		cmocka_unit_test(a_fence_holds_up_only_its_own_requests),
 		cmocka_unit_test(a_time_out_of_the_network_is_not_the_servers_end),
+		cmocka_unit_test(a_strict_fence_fails_writes_when_our_own_kernel_gives_up),
 		cmocka_unit_test(an_old_write_never_overtakes_a_new_one),
 		cmocka_unit_test(without_a_fence_it_does),
 	};
