@@ -1,18 +1,22 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Installs what building gkproxy, its tests and the demo need, on Debian 12 and 13. Quick when all is
-# there. As root, or with sudo.
+# Installs what building gkproxy, its tests and the demo need, on Debian 12 and 13; "install-deps.sh build"
+# only what building gkproxy needs. Quick when all is there. As root, or with sudo.
 set -euo pipefail
 
 packages=(
-	# to build
-	gcc clang libc6-dev cmake make pkg-config git
-	liburing-dev libconfig-dev libjansson-dev libssl-dev libcmocka-dev
+	# to build gkproxy and its package
+	gcc libc6-dev cmake make pkg-config dpkg-dev file
+	liburing-dev libconfig-dev libjansson-dev libssl-dev
+)
+[ "${1:-}" = build ] || packages+=(
+	# to build the tests
+	clang git libcmocka-dev
 	# servers and tools of the tests and of the demo
 	nbdkit nbd-client nbd-server qemu-utils libnbd-bin fio jq openssl
 	e2fsprogs xfsprogs fdisk mount util-linux iproute2 kmod "busybox|busybox-static" procps
 	# checks of what stands in deploy/
-	systemd udev
+	systemd udev mandoc
 	# the virtual machine
 	qemu-system-x86 seabios cpio xz-utils zstd debian-archive-keyring
 )

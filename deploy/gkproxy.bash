@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+# shellcheck shell=bash
+# Bash completion of gkproxy.
+
+_gkproxy() {
+	local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} command=${COMP_WORDS[1]} words=
+
+	COMPREPLY=()
+	case $before in
+	-c | --socket)
+		mapfile -t COMPREPLY < <(compgen -f -- "$word")
+		return
+		;;
+	esac
+	if [ "$COMP_CWORD" = 1 ]; then
+		words='probe status -c -t --help --version'
+	else
+		case $command in
+		probe) words='nbd:// nbd+unix:// nbd+vsock:// --json --help' ;;
+		status)
+			words='--json --socket --help'
+			# The names of devices, when there is a daemon that tells them.
+			[[ $word == -* ]] || words+=" $(gkproxy status --json 2>/dev/null |
+				sed -n 's/^ *"name": "\(.*\)",*$/\1/p' | tr '\n' ' ')"
+			;;
+		-*) words='-c -t' ;;
+		esac
+	fi
+	mapfile -t COMPREPLY < <(compgen -W "$words" -- "$word")
+}
+complete -F _gkproxy gkproxy
