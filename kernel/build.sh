@@ -12,13 +12,16 @@ package=linux-source-6.12
 usage()
 {
 	cat <<'END'
-usage: kernel/build.sh --test | --debug | --stock-test | --check | --deb [CONFIG]
+usage: kernel/build.sh --test | --debug | --stock-test | --each | --check | --deb [FLAVOUR | FILE]
   --test        the small kernel of the test virtual machine, with the series
   --debug       the same with KASAN, lockdep and fault injection
   --stock-test  the same as --test without the series, to compare with
+  --each        the same as --test with the first patch only, with two, ... with all
   --check       the series applies; what it changes compiles with Debian's full configuration
-  --deb         Debian packages for a real host, with Debian's configuration or the file CONFIG
-The last line on stdout is the path of the bzImage (--deb: of the linux-image package; --check: "ok").
+  --deb         Debian packages for a real host, with Debian's configuration of that FLAVOUR (amd64;
+                cloud-amd64 is several times smaller) or a configuration from a FILE
+The last line on stdout is the path of the bzImage (--each: one line for each; --deb: of the
+linux-image package; --check: "ok").
 Everything is kept in ${XDG_CACHE_HOME:-~/.cache}/gkproxy/kernel. GK_JOBS limits the parallel jobs.
 END
 }
@@ -74,10 +77,12 @@ source_version()
 	echo "$version"
 }
 
+# The patches that count: all, or the first $upto.
 series()
 {
 	[[ -e $here/patches/series ]] || return 0
-	sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$here/patches/series"
+	sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$here/patches/series" |
+		awk -v upto="$upto" 'upto == "" || NR <= upto'
 }
 
 # Paths that the series creates, changes or removes.
@@ -112,13 +117,19 @@ build_key()
 unpack_pristine()
 {
 	local archive=/usr/src/$package.tar.xz
-	[[ ! -e $cache/$source/pristine ]] || return 0
+	exec 7>"$cache/unpack.lock"
+	flock 7
+	if [[ -e $cache/$source/pristine ]]; then
+		exec 7>&-
+		return
+	fi
 	say "unpacking $archive"
 	mkdir -p "$cache/$source"
 	rm -rf "$cache/$source/pristine.new"
 	mkdir "$cache/$source/pristine.new"
 	tar -xf "$archive" -C "$cache/$source/pristine.new" --strip-components=1
 	mv "$cache/$source/pristine.new" "$cache/$source/pristine"
+	exec 7>&-
 }
 
 # Applies the series to copies of the files it touches, so that a failure leaves no tree half patched.
@@ -145,7 +156,7 @@ apply_series()
 # Only files whose content differs are replaced: make then rebuilds what the new series changes.
 update_patched_tree()
 {
-	local tree=$cache/$source/patched pristine=$cache/$source/pristine scratch file
+	local pristine=$cache/$source/pristine scratch file
 	scratch=$(mktemp -d "$cache/series.XXXXXX")
 	# shellcheck disable=SC2064 # the path is known now and gone later
 	trap "rm -rf '$scratch' '$scratch.log'" EXIT
@@ -187,10 +198,9 @@ prepare_source()
 	source=$(source_version)
 	[[ $source == "$tested_version"-* ]] ||
 		say "note: this is $source; the series was last tested with $tested_version"
-	tree=$cache/$source/pristine
-	[[ $patched == no ]] || tree=$cache/$source/patched
+	tree=$cache/$source/$tree_name
 	# Several may build from a tree at a time, while nobody changes it.
-	exec 8>"$cache/source.lock"
+	exec 8>"$cache/$tree_name.lock"
 	until flock -s 8 && source_is_current; do
 		flock -u 8
 		flock -x 8
@@ -228,7 +238,7 @@ check_fragments()
 	local line lost=0
 	while read -r line; do
 		grep -qxF "$line" "$objects/.config" && continue
-		[[ $patched == no && $line == CONFIG_GKGRP_TEST=* ]] && continue
+		[[ $line == CONFIG_GKGRP_TEST=* && ! -e $tree/drivers/misc/gkgrp_test.c ]] && continue
 		say "Kconfig does not accept $line"
 		lost=1
 	done < <(grep -hE '^(# )?CONFIG_' "${fragments[@]}")
@@ -242,11 +252,18 @@ merge_fragments()
 		awk 'match($0, /CONFIG_[A-Za-z0-9_]+/) && !seen[substr($0, RSTART, RLENGTH)]++' | tac
 }
 
+# What the configuration is made of: olddefconfig forgets what one patch less does not know.
+ingredients()
+{
+	cat "${fragments[@]}"
+	touched_files
+}
+
 configure_small()
 {
 	local wanted=$objects/.gk_fragments
 	mkdir -p "$objects"
-	if [[ -e $objects/.config ]] && cmp -s "$wanted" <(cat "${fragments[@]}"); then
+	if [[ -e $objects/.config ]] && cmp -s "$wanted" <(ingredients); then
 		kmake -s olddefconfig
 	else
 		kmake -s tinyconfig
@@ -255,7 +272,7 @@ configure_small()
 		"$tree/scripts/config" --file "$objects/.config" \
 			--set-str LOCALVERSION "-gkproxy-$flavour" --disable LOCALVERSION_AUTO
 		kmake -s olddefconfig
-		cat "${fragments[@]}" >"$wanted"
+		ingredients >"$wanted"
 	fi
 	check_fragments
 }
@@ -286,19 +303,33 @@ build_small()
 	echo "$published/bzImage"
 }
 
-debian_config()
+build_each()
 {
-	xz -dc /usr/src/linux-config-6.12/config.amd64_none_amd64.xz
+	local count
+	count=$(series | wc -l)
+	for ((upto = 1; upto <= count; upto++)); do
+		say "$upto of $count: $(series | tail -n1)"
+		build_small
+	done
 }
 
-# Debian's configuration names Debian's signing keys, which are not in the source package.
+# debian_config FLAVOUR
+debian_config()
+{
+	xz -dc "/usr/src/linux-config-6.12/config.amd64_none_$1.xz"
+}
+
+# configure_full NAME OPTIONS...: a configuration from stdin. Debian's names Debian's signing keys, which
+# are not in the source package.
 configure_full()
 {
+	local name=$1
+	shift
 	mkdir -p "$objects"
 	cat >"$objects/.config"
 	"$tree/scripts/config" --file "$objects/.config" \
 		--set-str SYSTEM_TRUSTED_KEYS "" --set-str SYSTEM_REVOCATION_KEYS "" \
-		--set-str LOCALVERSION "-gkproxy" --disable LOCALVERSION_AUTO \
+		--set-str LOCALVERSION "-gkproxy-$name" --disable LOCALVERSION_AUTO \
 		--set-str BUILD_SALT "" "$@"
 	kmake -s olddefconfig
 }
@@ -309,7 +340,8 @@ check()
 	lock_flavour
 	prepare_source linux-config-6.12
 	objects=$cache/$source/objects-check
-	configure_full --enable GKGRP_TEST --enable IO_URING --module BLK_DEV_UBLK < <(debian_config)
+	configure_full check --enable GKGRP_TEST --enable IO_URING --module BLK_DEV_UBLK \
+		< <(debian_config amd64)
 	grep -q '^CONFIG_GKGRP_TEST=y' "$objects/.config" || [[ -z $(series) ]] ||
 		die "the series has no CONFIG_GKGRP_TEST"
 	# The headers that the series changes are io_uring's, so all of io_uring/ is compiled.
@@ -322,23 +354,33 @@ check()
 	echo ok
 }
 
+# The packages lie beside the objects: that is where the kernel's own rules put them.
 build_deb()
 {
-	local config=${1:-} image
-	[[ -z $config || -r $config ]] || die "cannot read $config"
+	local from=${1:-amd64} name folder image
+	name=$from
+	case $from in
+	amd64 | cloud-amd64) ;;
+	*)
+		[[ -r $from ]] || die "no configuration file $from, nor a flavour amd64 or cloud-amd64"
+		name=own
+		;;
+	esac
+	flavour=deb-$name
 	lock_flavour
-	prepare_source linux-config-6.12 dpkg-dev debhelper fakeroot rsync kmod cpio python3
-	objects=$cache/$source/objects-deb
-	if [[ -n $config ]]; then
-		configure_full --disable GKGRP_TEST <"$config"
+	prepare_source linux-config-6.12 dpkg-dev debhelper fakeroot rsync kmod cpio openssl python3
+	folder=$cache/$source/$flavour
+	objects=$folder/objects
+	if [[ $name == own ]]; then
+		configure_full "$name" --disable GKGRP_TEST <"$from"
 	else
-		configure_full --disable GKGRP_TEST --disable DEBUG_INFO \
+		configure_full "$name" --disable GKGRP_TEST --disable DEBUG_INFO \
 			--disable DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT --enable DEBUG_INFO_NONE \
-			< <(debian_config)
+			< <(debian_config "$name")
 	fi
-	rm -f "$cache/$source"/*.deb "$cache/$source"/*.buildinfo "$cache/$source"/*.changes
+	rm -f "$folder"/*.deb "$folder"/*.buildinfo "$folder"/*.changes
 	kmake bindeb-pkg
-	image=$(find "$cache/$source" -maxdepth 1 -name 'linux-image-*.deb' ! -name '*-dbg_*')
+	image=$(find "$folder" -maxdepth 1 -name 'linux-image-*.deb' ! -name '*-dbg_*')
 	[[ -n $image ]] || die "no linux-image package was made"
 	echo "$image"
 }
@@ -348,6 +390,8 @@ main()
 	mkdir -p "$cache"
 	fragments=("$here/vm-kernel.config")
 	patched=yes
+	tree_name=patched
+	upto=
 	source=
 	tree=
 	objects=
@@ -364,14 +408,21 @@ main()
 	--stock-test)
 		flavour=stock
 		patched=no
+		tree_name=pristine
 		build_small
+		;;
+	--each)
+		flavour=each
+		tree_name=each
+		build_each
 		;;
 	--check)
 		flavour=check
 		check
 		;;
 	--deb)
-		flavour=deb
+		# A tree of its own: it is in use for hours.
+		tree_name=deb
 		build_deb "${2:-}"
 		;;
 	*)
