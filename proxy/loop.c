@@ -293,8 +293,44 @@ static void dispatch(struct gk_queue *queue, const struct io_uring_cqe *cqe)
 	}
 }
 
+static uint64_t requests_ended(const struct gk_queue *queue)
+{
+	uint64_t n = 0;
+
+	for (size_t op = 0; op < GK_OPS; op++)
+		n += queue->counters.requests[op];
+	return n;
+}
+
+/* The one enter of a turn. */
+static int submit_and_wait(struct gk_queue *queue)
+{
+	struct __kernel_timespec window = {0};
+	struct io_uring_cqe *cqe;
+	unsigned int in_flight = 0;
+	bool large = false;
+	int r;
+
+	for (unsigned int i = 0; i < queue->n_sessions; i++) {
+		const struct gk_session *session = &queue->sessions[i];
+
+		if (session->state != GK_SESSION_UP)
+			continue;
+		in_flight += session->in_flight;
+		large |= session->large > 0;
+	}
+	window.tv_nsec = 1000 * gk_coalesce_begin(&queue->coalesce, in_flight, large);
+	/* Without EXT_ARG (Linux 5.11) a limit would take an SQE of its own. */
+	if (!window.tv_nsec || !(queue->ring.features & IORING_FEAT_EXT_ARG))
+		return io_uring_submit_and_wait(&queue->ring, 1);
+	gk_count(&queue->counters.coalesced_loops, 1);
+	r = io_uring_submit_and_wait_timeout(&queue->ring, &cqe, GK_COALESCE_CQES, &window, NULL);
+	return r == -ETIME ? 0 : r;
+}
+
 int gk_queue_turn(struct gk_queue *queue)
 {
+	uint64_t ended = requests_ended(queue);
 	struct io_uring_cqe *cqe;
 	unsigned int head;
 	unsigned int n = 0;
@@ -308,7 +344,7 @@ int gk_queue_turn(struct gk_queue *queue)
 		gk_recv_pump(&queue->sessions[i]);
 	}
 	keep_ticking(queue);
-	r = io_uring_submit_and_wait(&queue->ring, 1);
+	r = submit_and_wait(queue);
 	cancel_cut_chain(queue);
 	if (r < 0 && r != -EINTR && r != -EAGAIN && r != -EBUSY)
 		return r;
@@ -320,6 +356,7 @@ int gk_queue_turn(struct gk_queue *queue)
 		n++;
 	}
 	io_uring_cq_advance(&queue->ring, n);
+	gk_coalesce_end(&queue->coalesce, (unsigned int)(requests_ended(queue) - ended), !n);
 	return 0;
 }
 

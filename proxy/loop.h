@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "coalesce.h"
 #include "cqe_key.h"
 #include "path.h"
 #include "log.h"
@@ -54,6 +55,7 @@ struct gk_counters {
 	uint64_t unfenced_failures; /* writes failed for want of that end, fence = "strict" */
 	uint64_t poisoned;         /* requests failed because the server hangs up on each of them */
 	uint64_t loops;            /* turns of the loop: at most one io_uring_enter each */
+	uint64_t coalesced_loops;  /* of them, those that waited for more than one completion */
 };
 
 static inline void gk_count(uint64_t *counter, uint64_t n)
@@ -110,6 +112,7 @@ struct gk_queue {
 	uint8_t *buffers;           /* depth * buf_bytes */
 	unsigned int front_live;    /* commands of the front that have not ended for good */
 	bool stopping;              /* the device goes: nothing waits for a connection */
+	struct gk_coalesce coalesce;
 	struct gk_mail mail;
 	struct gk_mail_offer *offers; /* n_sessions: room for gk_mail_take() */
 	struct gk_retry_policy retry;
@@ -163,7 +166,10 @@ void gk_queue_done(struct gk_queue *queue);
 /* Sets up the ring; from now on only this thread may touch the queue. 0 or -errno. */
 int gk_queue_open(struct gk_queue *queue);
 
-/* One turn: submit what is pending, wait for at least one completion, act on all. 0 or -errno. */
+/*
+ * One turn: submit what is pending, wait for a completion, or a moment for several (coalesce.h),
+ * act on all. 0 or -errno.
+ */
 int gk_queue_turn(struct gk_queue *queue);
 
 /* Says good-bye to the servers, reaps what the sessions are owed, ends the ring. */

@@ -36,9 +36,10 @@ void gk_send_enqueue(struct gk_session *session, struct gk_tag *tag)
 	*session->fifo_tail = tag;
 	session->fifo_tail = &tag->next;
 	session->in_flight++;
-	tag->large_read = tag->type == NBD_CMD_READ &&
-			  (tag->direct || tag->part >= GK_LARGE_READ_BYTES);
-	session->large_reads += tag->large_read;
+	tag->large = (tag->type == NBD_CMD_READ || tag->type == NBD_CMD_WRITE) &&
+		     (tag->direct || tag->part >= GK_LARGE_BYTES);
+	session->large += tag->large;
+	session->large_reads += tag->large && tag->type == NBD_CMD_READ;
 }
 
 static uint16_t wire_flags(const struct gk_session *session, const struct gk_tag *tag)

@@ -76,6 +76,7 @@ void gk_session_up(struct gk_session *session, unsigned int id, int fd,
 	session->n_chain = 0;
 	session->first = 0;
 	session->in_flight = 0;
+	session->large = 0;
 	session->large_reads = 0;
 	session->lent = 0;
 	session->reset = false;

@@ -45,7 +45,7 @@ enum gk_session_end {
 #define GK_CHAIN_SQES       (2 * GK_CHAIN_ELEMENTS) /* an element may need two */
 #define GK_BOUNCE_BYTES     (64 * 1024)
 #define GK_STAGING_BYTES    (256 * 1024)
-#define GK_LARGE_READ_BYTES (32 * 1024) /* from here on a copy out of staging costs more than it saves */
+#define GK_LARGE_BYTES      (32 * 1024) /* from here on a copy out of staging costs more than it saves */
 
 /*
  * A stretch of the stream that goes out as one link of the send operation's chain: gathered bytes
@@ -79,7 +79,8 @@ struct gk_session {
 	bool reset;                 /* DRAINING: has been reset to get those back */
 	bool no_wait_all;           /* for tests: no MSG_WAITALL, so no links either */
 	unsigned int in_flight;     /* tags given to it and not answered */
-	unsigned int large_reads;   /* of them, READs whose payload is better received directly */
+	unsigned int large;         /* of them, READs and WRITEs with a payload of GK_LARGE_BYTES */
+	unsigned int large_reads;   /* of those, READs: their payload is better received directly */
 
 	/* Sending: tags that wait, and the one operation that may be in flight. */
 	struct gk_tag *fifo;

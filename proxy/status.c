@@ -54,6 +54,7 @@ static json_t *counters_json(const struct gk_device *device)
 		{"unfenced_failures", offsetof(struct gk_counters, unfenced_failures)},
 		{"poisoned", offsetof(struct gk_counters, poisoned)},
 		{"loops", offsetof(struct gk_counters, loops)},
+		{"coalesced_loops", offsetof(struct gk_counters, coalesced_loops)},
 	};
 	json_t *json = json_object();
 

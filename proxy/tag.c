@@ -73,7 +73,8 @@ void gk_tag_answer(struct gk_queue *queue, struct gk_tag *tag, int error)
 	clear_suspicion(queue, tag);
 	tag->error = error;
 	tag->session->in_flight--;
-	tag->session->large_reads -= tag->large_read;
+	tag->session->large -= tag->large;
+	tag->session->large_reads -= tag->large && tag->type == NBD_CMD_READ;
 	if (error)
 		GK_LOG_LIMITED(&queue->error_log, GK_LOG_WARNING,
 			       "dev%d q%u t%u s%u: %s at %llu+%u: the server says %s, request fails",

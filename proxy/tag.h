@@ -54,7 +54,7 @@ struct gk_tag {
 	uint8_t drops;              /* connections that the server ended while it was out */
 	bool direct;                /* payload goes through the request's own pages, not buf */
 	bool no_kernel_buffer;      /* the kernel could not lend them for this request */
-	bool large_read;            /* counted in the session's large_reads */
+	bool large;                 /* counted in the session's `large`, a READ in large_reads too */
 	uint8_t lent;               /* CQEs still owed for pages that the network refers to */
 	bool leader_lent;           /* one of them is the lending command's own */
 	bool no_zc;                 /* its pages cannot be sent without a copy */

@@ -42,11 +42,11 @@ static void a_simple_read_arrives_byte_by_byte(void **state)
 
 static void a_large_read_arrives_byte_by_byte(void **state)
 {
-	const uint32_t len = 2 * GK_LARGE_READ_BYTES;
+	const uint32_t len = 2 * GK_LARGE_BYTES;
 	struct rig rig;
 	struct fake_bytes reply = {0};
 	struct fake_request request;
-	static uint8_t content[2 * GK_LARGE_READ_BYTES];
+	static uint8_t content[2 * GK_LARGE_BYTES];
 
 	(void)state;
 	rig_begin(&rig, &(struct rig_options){0});
