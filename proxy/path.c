@@ -66,6 +66,8 @@ static struct io_uring_sqe *socket_sqe(struct gk_queue *queue, const struct gk_t
 	sqe->msg_flags = (uint32_t)transfer->msg_flags;
 	if (transfer->to_socket && transfer->zero_copy)
 		sqe->ioprio = IORING_SEND_ZC_REPORT_USAGE;
+	if (transfer->poll_first)
+		sqe->ioprio = IORING_RECVSEND_POLL_FIRST;
 	return sqe;
 }
 

@@ -29,6 +29,7 @@ struct gk_transfer {
 	int msg_flags;
 	bool to_socket;  /* SEND, else RECV */
 	bool zero_copy;  /* SEND_ZC: the network refers to the pages until the peer has the bytes */
+	bool poll_first; /* RECV: not before the socket is readable */
 	bool link;       /* what is queued next runs only if this moved all of len */
 	uint64_t key;    /* of the SEND's or RECV's CQE */
 	uint64_t leader_key; /* of the CQE of the command that lends the buffer, where there is one */

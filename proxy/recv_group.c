@@ -12,6 +12,13 @@
 
 #include "datapath.h"
 
+/*
+ * Payload of which at least the first is to come is awaited in stretches of up to the second. Less
+ * would not pay for the two setsockopts (128K: up to 14 % more CPU), more lets the server wait.
+ */
+#define LOW_WATER_MIN (256 * 1024)
+#define LOW_WATER_MAX (512 * 1024)
+
 /* The payload that is awaited goes into the request's own pages. */
 static bool into_kernel_buffer(const struct gk_session *session)
 {
@@ -60,12 +67,44 @@ static struct iovec staging_room(struct gk_session *session)
 	return (struct iovec){.iov_base = session->staging + staged, .iov_len = room};
 }
 
+/*
+ * Sets how many bytes must have come before the socket is readable: never more than are certain to
+ * come. The kernel wakes us earlier when its buffers are full, and at the end of the connection.
+ */
+static void set_low_water(struct gk_session *session, uint32_t bytes)
+{
+	int value = (int)bytes;
+
+	if (session->low_water == bytes)
+		return;
+	(void)setsockopt(session->fd, SOL_SOCKET, SO_RCVLOWAT, &value, sizeof(value));
+	session->low_water = bytes;
+}
+
+/*
+ * Each piece that the server sends of a large payload would wake us and be a receive of its own.
+ * Returns whether the receive is to begin with waiting, as the little that is there would end it.
+ */
+static bool await_payload(struct gk_session *session)
+{
+	bool wait = session->plain_tcp && session->rx_left >= LOW_WATER_MIN;
+
+	if (!wait)
+		set_low_water(session, 1);
+	else if (session->rx_left < LOW_WATER_MAX)
+		set_low_water(session, session->rx_left);
+	else
+		set_low_water(session, LOW_WATER_MAX);
+	return wait;
+}
+
 static void receive_staged(struct gk_session *session)
 {
 	struct iovec room = staging_room(session);
 	struct io_uring_sqe *sqe =
 		gk_queue_sqe(session->queue, gk_cqe_key(GK_CQE_RECV, (uint16_t)session->slot));
 
+	set_low_water(session, 1);
 	sqe->opcode = IORING_OP_RECV;
 	sqe->fd = session->fd;
 	sqe->addr = (uintptr_t)room.iov_base;
@@ -87,6 +126,8 @@ static void receive_to_tag_buffer(struct gk_session *session)
 	sqe->fd = session->fd;
 	sqe->addr = (uintptr_t)&session->recv_msg;
 	sqe->len = 1;
+	if (await_payload(session))
+		sqe->ioprio = IORING_RECVSEND_POLL_FIRST;
 	session->recv_busy = true;
 	session->recv_direct = true;
 }
@@ -94,13 +135,19 @@ static void receive_to_tag_buffer(struct gk_session *session)
 static void receive_to_kernel_buffer(struct gk_session *session)
 {
 	struct gk_queue *queue = session->queue;
-	/* A short receive counts as success without MSG_WAITALL, and must not start a link. */
-	bool link = !session->no_wait_all;
+	bool wait = await_payload(session);
+	/*
+	 * A short receive counts as success without MSG_WAITALL, and must not start a link. And with
+	 * SO_RCVLOWAT neither is allowed: the kernel would await as much again for what is left, and
+	 * for the header behind it.
+	 */
+	bool link = !session->no_wait_all && !wait;
 	struct gk_transfer transfer = {
 		.fd = session->fd,
 		.offset = session->rx_offset,
 		.len = session->rx_left,
 		.msg_flags = link ? MSG_WAITALL : 0,
+		.poll_first = wait,
 		.link = link,
 		.key = gk_cqe_key(GK_CQE_RECV_PAYLOAD, (uint16_t)session->slot),
 		.leader_key = gk_cqe_key(GK_CQE_RECV_LEADER, (uint16_t)session->slot),

@@ -5,6 +5,8 @@
 #include <endian.h>
 #include <errno.h>
 #include <limits.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -53,6 +55,18 @@ static void set_linger(const struct gk_session *session, bool reset)
 	(void)setsockopt(session->fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 }
 
+/*
+ * Elsewhere SO_RCVLOWAT does nothing, or, below TLS in the kernel, counts bytes of records some of
+ * which TLS has taken already, and so could wait for ever.
+ */
+static bool is_plain_tcp(int fd)
+{
+	char ulp[16];
+	socklen_t len = sizeof(ulp);
+
+	return !getsockopt(fd, IPPROTO_TCP, TCP_ULP, ulp, &len) && !len;
+}
+
 void gk_session_up(struct gk_session *session, unsigned int id, int fd,
 		   const struct gk_session_facts *facts)
 {
@@ -85,6 +99,8 @@ void gk_session_up(struct gk_session *session, unsigned int id, int fd,
 	session->rd = 0;
 	session->wr = 0;
 	session->rx_tag = NULL;
+	session->plain_tcp = is_plain_tcp(fd);
+	session->low_water = 1;
 	set_state(session, GK_SESSION_UP);
 }
 

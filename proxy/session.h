@@ -107,6 +107,8 @@ struct gk_session {
 	bool recv_direct;            /* the receive in flight writes to the tag's buffer first */
 	bool recv_linked;            /* it runs only when the payload before it is whole */
 	bool recv_busy;
+	bool plain_tcp;              /* a TCP socket, without TLS in the kernel */
+	uint32_t low_water;          /* its SO_RCVLOWAT */
 	unsigned int payload_owed;   /* CQEs of the receive into a kernel buffer; 0: none is */
 	int payload_result;
 	int payload_leader_result;

@@ -4,11 +4,13 @@
  * user-memory front in ublk's place, against any NBD server. Prints one line of JSON.
  *
  *   wire_bench -u URI [-o read|write] [-b BYTES] [-d DEPTH] [-c CONNECTIONS] [-S]
- *              [-t SECONDS] [-w SECONDS] [-n REQUESTS]
+ *              [-t SECONDS] [-w SECONDS] [-n REQUESTS] [-z BYTES]
  *
  *   -S  sequential offsets, else random ones
  *   -t  how long to measure, 5       -w  before that, to warm up, 0.5
  *   -n  so many requests instead, all of them measured: for counting system calls and instructions
+ *   -z  payload of this size and more takes the way of data path registered, but from and to
+ *       user memory
  */
 #include <err.h>
 #include <inttypes.h>
@@ -40,6 +42,8 @@ struct options {
 	double seconds;
 	double warm_up;
 	uint64_t requests; /* 0: by time */
+	bool zero_copy;
+	uint32_t threshold_bytes;
 };
 
 struct bench {
@@ -239,6 +243,8 @@ static void set_up(struct bench *bench)
 		.depth = options->depth,
 		.n_sessions = options->connections,
 		.max_io_bytes = options->block_bytes,
+		.path = options->zero_copy ? &mem_path_single : NULL,
+		.threshold_bytes = options->threshold_bytes,
 	};
 	char why[GK_DIAL_WHY_BYTES];
 	struct gk_nbd_uri uri;
@@ -256,7 +262,9 @@ static void set_up(struct bench *bench)
 		errx(1, "the export is smaller than a block");
 	bench->random = UINT64_C(0x9e3779b97f4a7c15);
 	bench->began_ns = calloc(options->depth, sizeof(*bench->began_ns));
-	if (!bench->began_ns || mem_front_init(&bench->front, options->depth, 0) ||
+	if (!bench->began_ns ||
+	    mem_front_init(&bench->front, options->depth,
+			   options->zero_copy ? options->block_bytes : 0) ||
 	    gk_queue_init(&bench->queue, &params) || gk_queue_open(&bench->queue))
 		errx(1, "cannot set up the queue");
 	/* Not the zero page: a disk's pages are memory of their own. */
@@ -286,7 +294,7 @@ static struct options parse(int argc, char **argv)
 	};
 	int option;
 
-	while ((option = getopt(argc, argv, "u:o:b:d:c:St:w:n:")) != -1) {
+	while ((option = getopt(argc, argv, "u:o:b:d:c:St:w:n:z:")) != -1) {
 		switch (option) {
 		case 'u':
 			options.uri = optarg;
@@ -315,6 +323,10 @@ static struct options parse(int argc, char **argv)
 		case 'n':
 			options.requests = strtoull(optarg, NULL, 10);
 			break;
+		case 'z':
+			options.zero_copy = true;
+			options.threshold_bytes = (uint32_t)strtoul(optarg, NULL, 10);
+			break;
 		default:
 			exit(2);
 		}
@@ -322,7 +334,7 @@ static struct options parse(int argc, char **argv)
 	if (!options.uri || !options.block_bytes || !options.depth || options.depth > 4096 ||
 	    !options.connections)
 		errx(2, "usage: wire_bench -u URI [-o read|write] [-b BYTES] [-d DEPTH] "
-			"[-c CONNECTIONS] [-S] [-t SECONDS] [-w SECONDS] [-n REQUESTS]");
+			"[-c CONNECTIONS] [-S] [-t SECONDS] [-w SECONDS] [-n REQUESTS] [-z BYTES]");
 	return options;
 }
 

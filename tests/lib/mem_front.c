@@ -135,6 +135,8 @@ static void socket_sqe(struct gk_queue *queue, const struct gk_tag *tag,
 	sqe->len = transfer->len;
 	sqe->msg_flags = (uint32_t)transfer->msg_flags;
 	sqe->flags = transfer->link ? IOSQE_IO_LINK : 0;
+	if (transfer->poll_first)
+		sqe->ioprio = IORING_RECVSEND_POLL_FIRST;
 }
 
 static void transfer_single(struct gk_queue *queue, const struct gk_tag *tag,
