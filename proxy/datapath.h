@@ -27,6 +27,7 @@ void gk_send_done(struct gk_session *session, unsigned int element, int res);
 void gk_send_leader_done(struct gk_queue *queue, uint16_t tag, int res);
 void gk_send_zc_leader_done(struct gk_queue *queue, uint16_t tag, int res);
 void gk_send_zc_done(struct gk_queue *queue, uint16_t tag, int res, uint32_t cqe_flags);
+void gk_send_zc_cut(struct gk_queue *queue, uint16_t tag);
 
 /* 5  reply_header.c: replies in staging are taken apart: cookie → tag, error, payload. */
 void gk_reply_consume(struct gk_session *session);

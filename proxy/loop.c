@@ -272,7 +272,10 @@ static void dispatch(struct gk_queue *queue, const struct io_uring_cqe *cqe)
 		gk_send_zc_leader_done(queue, index, res);
 		break;
 	case GK_CQE_SEND_ZC:
-		gk_send_zc_done(queue, index, res, cqe->flags);
+		if (key & GK_CQE_CUT)
+			gk_send_zc_cut(queue, index);
+		else
+			gk_send_zc_done(queue, index, res, cqe->flags);
 		break;
 	case GK_CQE_RECV:
 		gk_recv_done(&queue->sessions[index], res);

@@ -473,3 +473,12 @@ void gk_send_zc_done(struct gk_queue *queue, uint16_t tag_id, int res, uint32_t 
 	}
 	gk_send_done(session, element_of(session, tag), res);
 }
+
+/* It was cut off its chain before the kernel saw it: no notification follows. */
+void gk_send_zc_cut(struct gk_queue *queue, uint16_t tag_id)
+{
+	struct gk_tag *tag = &queue->tags[tag_id];
+	struct gk_session *session = tag->session;
+
+	gk_send_done(session, element_of(session, tag), -ECANCELED);
+}
