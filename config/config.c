@@ -106,15 +106,42 @@ static bool read_remote(struct reader *reader, const config_setting_t *setting, 
 		reader->no_memory = true;
 	else if (err)
 		mistake(reader, line_of(setting), path, "expected an NBD URI: %s", why);
-	else if (ret_uri->tls && gk_config_keys_missing("nbds"))
+	else if (ret_uri->tls_type == GK_TLS_ANON)
 		mistake(reader, line_of(setting), path,
-			"expected a URI without TLS: %s is not available yet",
-			gk_config_keys_missing("nbds"));
+			"expected tls-type=x509 or psk: anonymous TLS protects from nobody who can "
+			"change what passes");
 	else
 		return true;
 	if (!err)
 		gk_nbd_uri_done(ret_uri);
 	return false;
+}
+
+/*
+ * What a device says of TLS must hold for all of its servers: failing over from one that is
+ * encrypted to one that is not would be a silent fallback.
+ */
+static void check_tls(struct reader *reader, const struct gk_device_config *device,
+		      const char *prefix)
+{
+	const struct gk_tls_config *tls = &device->tls;
+	char path[64];
+
+	snprintf(path, sizeof(path), "%sremote", prefix);
+	for (size_t i = 1; i < device->n_remotes; i++) {
+		if (device->remotes[i].tls == device->remotes[0].tls)
+			continue;
+		mistake(reader, device->line, path,
+			"expected all remotes with TLS (nbds) or all without, for they take over "
+			"from one another");
+		break;
+	}
+	snprintf(path, sizeof(path), "%stls", prefix);
+	if (tls->psk_file && *tls->psk_file && (*tls->ca || *tls->cert || *tls->key))
+		mistake(reader, device->line, path,
+			"expected either psk_file or ca, cert and key");
+	else if (tls->cert && !*tls->cert != !*tls->key)
+		mistake(reader, device->line, path, "expected cert and key together");
 }
 
 static void read_remotes(struct reader *reader, const struct gk_config_key *key,
@@ -243,6 +270,7 @@ static void read_device(struct reader *reader, const config_setting_t *group,
 		snprintf(path, sizeof(path), "%s%s", prefix, required[i]);
 		mistake(reader, device->line, path, "required, but missing");
 	}
+	check_tls(reader, device, prefix);
 }
 
 /* Reads them once for their mistakes; NULL when there is nothing that devices could take over. */

@@ -17,6 +17,8 @@ enum gk_data_path { GK_PATH_AUTO, GK_PATH_GROUP, GK_PATH_REGISTERED, GK_PATH_COP
 enum gk_unflushed { GK_UNFLUSHED_FAIL_NEXT_FLUSH, GK_UNFLUSHED_IGNORE, GK_UNFLUSHED_FUA };
 enum gk_fence { GK_FENCE_TIMEOUT, GK_FENCE_STRICT };
 enum gk_on_exit { GK_ON_EXIT_REMOVE, GK_ON_EXIT_KEEP };
+enum gk_tls_version { GK_TLS_VERSION_1_2, GK_TLS_VERSION_1_3 };
+enum gk_ktls { GK_KTLS_AUTO, GK_KTLS_SEND, GK_KTLS_OFF };
 
 struct gk_tls_config {
 	bool verify;    /* true */
@@ -25,6 +27,9 @@ struct gk_tls_config {
 	char *key;
 	char *psk_file;
 	char *hostname;
+	char *ciphers;  /* ""; OpenSSL's names */
+	enum gk_tls_version min_version; /* 1.2 */
+	enum gk_ktls ktls;               /* auto: both directions */
 };
 
 struct gk_device_config {

@@ -70,20 +70,24 @@ const struct gk_config_key gk_config_device_keys[] = {
 	{"tls.key", GK_KEY_TEXT, DEVICE_KEY(tls.key), 0, MAX_PATH, .text_fallback = ""},
 	{"tls.psk_file", GK_KEY_TEXT, DEVICE_KEY(tls.psk_file), 0, MAX_PATH, .text_fallback = ""},
 	{"tls.hostname", GK_KEY_TEXT, DEVICE_KEY(tls.hostname), 0, MAX_PATH, .text_fallback = ""},
+	{"tls.ciphers", GK_KEY_TEXT, DEVICE_KEY(tls.ciphers), 0, 1000, .text_fallback = ""},
+	{"tls.min_version", GK_KEY_CHOICE, DEVICE_KEY(tls.min_version),
+	 .fallback = GK_TLS_VERSION_1_2,
+	 .choices = {[GK_TLS_VERSION_1_2] = "1.2", [GK_TLS_VERSION_1_3] = "1.3"}},
+	{"tls.ktls", GK_KEY_CHOICE, DEVICE_KEY(tls.ktls), .fallback = GK_KTLS_AUTO,
+	 .choices = {[GK_KTLS_AUTO] = "auto", [GK_KTLS_SEND] = "send", [GK_KTLS_OFF] = "off"}},
 	{.name = NULL},
 };
 
 /*
  * Keys that take only their default until the feature is there; the issue that brings it deletes
- * the row. "tls." stands for all keys of that group, "nbds" for the URI schemes with TLS.
+ * the row. A key that ends with a dot stands for all keys of that group.
  */
 static const struct {
 	const char *key;
 	const char *feature;
 } missing[] = {
 	{"control.metrics", "the metrics endpoint"},
-	{"tls.", "TLS"},
-	{"nbds", "TLS"},
 };
 
 struct value {
@@ -100,13 +104,6 @@ static int find_missing(const char *key)
 			return (int)i;
 	}
 	return -1;
-}
-
-const char *gk_config_keys_missing(const char *key)
-{
-	int i = find_missing(key);
-
-	return i < 0 ? NULL : missing[i].feature;
 }
 
 const struct gk_config_key *gk_config_keys_find(const struct gk_config_key *keys, const char *name)

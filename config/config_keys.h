@@ -54,7 +54,4 @@ void gk_config_keys_done(const struct gk_config_key *keys, void *base);
 int gk_config_keys_set(const struct gk_config_key *key, const config_setting_t *setting, void *base,
 		       char *expected, size_t size);
 
-/* What has to come before key can be used, as in "TLS"; NULL when it can. */
-const char *gk_config_keys_missing(const char *key);
-
 #endif

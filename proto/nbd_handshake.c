@@ -14,6 +14,8 @@
  *   MAGIC -> KIND -> FLAGS -+-> HEADER <-> PAYLOAD   (fixed newstyle: one option at a time)
  *                           |      |
  *                           +------+--> EXPORT_NAME  (old servers: its answer has no header)
+ *
+ * With TLS the first option is NBD_OPT_STARTTLS; its answer ends what is sent in the clear.
  */
 enum {
 	STATE_MAGIC,	   /* "NBDMAGIC" */
@@ -99,6 +101,8 @@ static const char *option_name(uint32_t option)
 		return "NBD_OPT_EXPORT_NAME";
 	case NBD_OPT_LIST:
 		return "NBD_OPT_LIST";
+	case NBD_OPT_STARTTLS:
+		return "NBD_OPT_STARTTLS";
 	case NBD_OPT_INFO:
 		return "NBD_OPT_INFO";
 	case NBD_OPT_GO:
@@ -272,19 +276,28 @@ static int take_kind(struct gk_nbd_handshake *h)
 	return -EAGAIN;
 }
 
-static int take_flags(struct gk_nbd_handshake *h)
+/* The first option, of those that are sent through TLS where there is TLS. */
+static int ask_first(struct gk_nbd_handshake *h)
 {
-	/* What the server does not know must not be set, what it does is accepted as a pair. */
-	h->server_flags = get16(h->in) & (NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
-	put32(h, h->server_flags);
-
-	/* NBD_OPT_STARTTLS belongs here, before every other option: issue E. */
-
 	if (h->plan.structured && (h->server_flags & NBD_FLAG_FIXED_NEWSTYLE)) {
 		send_option(h, NBD_OPT_STRUCTURED_REPLY, 0);
 		return -EAGAIN;
 	}
 	return ask_main(h);
+}
+
+static int take_flags(struct gk_nbd_handshake *h)
+{
+	/* What the server does not know must not be set, what it does is accepted as a pair. */
+	h->server_flags = get16(h->in) & (NBD_FLAG_FIXED_NEWSTYLE | NBD_FLAG_NO_ZEROES);
+	put32(h, h->server_flags);
+	if (!h->plan.tls)
+		return ask_first(h);
+	if (!(h->server_flags & NBD_FLAG_FIXED_NEWSTYLE))
+		return fail(h, -ENOTSUP,
+			    "the server is too old for TLS, which the URI asks for (nbds)");
+	send_option(h, NBD_OPT_STARTTLS, 0);
+	return -EAGAIN;
 }
 
 /* Everything about the export being asked about is known; error and h->why if it is bad news. */
@@ -355,8 +368,8 @@ static int refused(struct gk_nbd_handshake *h, const unsigned char *message, siz
 	case NBD_REP_ERR_TLS_REQD:
 		return fail(
 			h, -ENOTSUP,
-			"the server requires TLS, which gkproxy does not speak yet: allow plain "
-			"connections to it%s",
+			"the server requires TLS: begin the URI with nbds instead of nbd, and set "
+			"tls.ca or tls.psk_file if it has a certificate or keys of its own%s",
 			own);
 	case NBD_REP_ERR_UNKNOWN:
 		return fail(h, -ENOENT,
@@ -388,6 +401,22 @@ static int unexpected_reply(struct gk_nbd_handshake *h)
 static bool hopeless(const struct gk_nbd_handshake *h)
 {
 	return h->reply_type == NBD_REP_ERR_TLS_REQD || h->reply_type == NBD_REP_ERR_SHUTDOWN;
+}
+
+/* Whatever the refusal: what the URI asks for is not there, and nothing less will do. */
+static int reply_to_starttls(struct gk_nbd_handshake *h)
+{
+	char said[SHOWN_MESSAGE_BYTES];
+
+	if (h->reply_type & NBD_REP_FLAG_ERROR)
+		return fail(h, -ENOTSUP,
+			    "the server has no TLS, which the URI asks for (nbds): start it with TLS "
+			    "(nbdkit --tls=require, qemu-nbd --tls-creds)%s%s",
+			    h->need ? "; it says: " : "",
+			    gk_nbd_export_printable(said, sizeof(said), h->in, h->need));
+	if (h->reply_type != NBD_REP_ACK || h->need != 0)
+		return unexpected_reply(h);
+	return GK_NBD_HANDSHAKE_STARTTLS;
 }
 
 static int reply_to_structured(struct gk_nbd_handshake *h)
@@ -550,6 +579,8 @@ static int take_header(struct gk_nbd_handshake *h)
 static int take_payload(struct gk_nbd_handshake *h)
 {
 	switch (h->option) {
+	case NBD_OPT_STARTTLS:
+		return reply_to_starttls(h);
 	case NBD_OPT_STRUCTURED_REPLY:
 		return reply_to_structured(h);
 	case NBD_OPT_LIST:
@@ -628,10 +659,22 @@ int gk_nbd_handshake_step(struct gk_nbd_handshake *h, const void *bytes, size_t 
 		else
 			break;
 	}
+	/* Somebody in between could put plain bytes in front of those that TLS protects. */
+	if (h->result == GK_NBD_HANDSHAKE_STARTTLS && used < len)
+		h->result = fail(h, -EPROTO,
+				 "the server, or somebody in between, sends bytes in the clear after "
+				 "it agreed to TLS");
 	if (h->result < 0 && h->result != -EAGAIN)
 		h->out_len = 0;
 	*ret_used = used;
 	return h->result;
+}
+
+void gk_nbd_handshake_secured(struct gk_nbd_handshake *h)
+{
+	assert(h->result == GK_NBD_HANDSHAKE_STARTTLS);
+	h->option = 0;
+	h->result = ask_first(h);
 }
 
 const char *gk_nbd_handshake_awaited(const struct gk_nbd_handshake *h)
@@ -643,6 +686,8 @@ const char *gk_nbd_handshake_awaited(const struct gk_nbd_handshake *h)
 		return "its answer to NBD_OPT_EXPORT_NAME";
 	case NBD_OPT_LIST:
 		return "its answer to NBD_OPT_LIST";
+	case NBD_OPT_STARTTLS:
+		return "its answer to NBD_OPT_STARTTLS";
 	case NBD_OPT_INFO:
 		return "its answer to NBD_OPT_INFO";
 	case NBD_OPT_GO:

@@ -23,6 +23,8 @@
 #define GK_NBD_HANDSHAKE_MAX_REPLIES 64U    /* to one option, before its final reply */
 #define GK_NBD_HANDSHAKE_MAX_LISTED  16384U /* ... to NBD_OPT_LIST */
 
+#define GK_NBD_HANDSHAKE_STARTTLS 1 /* a result of gk_nbd_handshake_step() */
+
 enum gk_nbd_handshake_mode {
 	GK_NBD_HANDSHAKE_GO,   /* attach the export: transmission follows */
 	GK_NBD_HANDSHAKE_INFO, /* ask about the export, then leave */
@@ -31,6 +33,7 @@ enum gk_nbd_handshake_mode {
 
 struct gk_nbd_handshake_plan {
 	enum gk_nbd_handshake_mode mode;
+	bool tls;	 /* NBD_OPT_STARTTLS first of all; a server that refuses it is a failure */
 	bool structured; /* ask for structured replies; a server that has none is no failure */
 	const char *export_name; /* must outlive the handshake; "" is the default export */
 };
@@ -70,6 +73,8 @@ int gk_nbd_handshake_init(struct gk_nbd_handshake *h, const struct gk_nbd_handsh
  * taken: all, unless the handshake ended before the last one; what is left is transmission.
  *   0        done: facts or list are valid. INFO and LIST: send out, then close.
  *   -EAGAIN  send out, then come back with more bytes.
+ *   GK_NBD_HANDSHAKE_STARTTLS  the server awaits the TLS handshake: do it, and from then on all
+ *            bytes go through it; then gk_nbd_handshake_secured().
  *   -errno   failed for good, why is set, nothing more to send: -EPROTO not NBD, or against the
  *            protocol; -ENOENT no such export; -EPERM the server's policy; -ENOTSUP TLS or another
  *            thing that one side lacks; -ESHUTDOWN the server is going down; -EINVAL, -E2BIG it
@@ -77,6 +82,12 @@ int gk_nbd_handshake_init(struct gk_nbd_handshake *h, const struct gk_nbd_handsh
  */
 int gk_nbd_handshake_step(struct gk_nbd_handshake *h, const void *bytes, size_t len,
 			  size_t *ret_used);
+
+/*
+ * TLS is up: goes on with what the server could say only now. Sets out; the next step takes what
+ * was decrypted. Only after GK_NBD_HANDSHAKE_STARTTLS.
+ */
+void gk_nbd_handshake_secured(struct gk_nbd_handshake *h);
 
 /* The server closed the connection before the end: the fitting -errno, with why set. Never 0. */
 int gk_nbd_handshake_eof(struct gk_nbd_handshake *h);

@@ -333,6 +333,10 @@ static json_t *server_facts(const struct gk_nbd_uri *uri, const struct gk_dialle
 	json_t *exports = json_array();
 	json_t *server = json_pack("{s:o, s:o}", "uri", text(uri->text), "server", text(d->peer));
 
+	if (d->tls_version)
+		json_object_set_new(server, "tls",
+				    json_pack("{s:s, s:s}", "version", d->tls_version, "cipher",
+					      d->tls_cipher));
 	if (d->list.list_error)
 		json_object_set_new(server, "list_error", text(d->list.list_why));
 	json_object_set_new(server, "n_listed", json_integer((json_int_t)d->list.n_listed));
@@ -396,6 +400,8 @@ static void print_server(const struct gk_dialled *d)
 	const struct gk_nbd_export_list *list = &d->list;
 
 	printf("%-12s %s\n", "server", d->peer);
+	if (d->tls_version)
+		printf("%-12s %s, %s\n", "tls", d->tls_version, d->tls_cipher);
 	if (list->list_error)
 		printf("%-12s not listed: %s\n", "exports", list->list_why);
 	else if (list->n_listed > list->n)
@@ -431,7 +437,9 @@ static void ask_again_if_empty(const struct gk_nbd_uri *uri, const struct gk_dia
 			return; /* what INFO said stands */
 		e->facts = d.facts;
 		gk_nbd_request_build(NBD_CMD_DISC, 0, 0, 0, 0, &goodbye);
-		(void)send(d.fd, &goodbye, sizeof(goodbye), MSG_NOSIGNAL);
+		/* Through TLS in user space a good-bye is not worth the trouble. */
+		if (!d.tls)
+			(void)send(d.fd, &goodbye, sizeof(goodbye), MSG_NOSIGNAL);
 		gk_dial_done(&d);
 	}
 }
@@ -461,6 +469,8 @@ static int probe_server(const char *uri_text, bool json)
 		gk_nbd_uri_done(&uri);
 		return 1;
 	}
+	if (d.tls_warning[0])
+		fprintf(stderr, "gkproxy: warning: %s\n", d.tls_warning);
 	ask_again_if_empty(&uri, &opt, &d.list);
 	/* Neither a list nor the one export that was asked about instead: nothing was learnt. */
 	r = d.list.list_error && d.list.exports[0].error ? 1 : 0;

@@ -154,11 +154,19 @@ static struct gk_retry_policy retry_policy(const struct gk_device_config *config
 }
 
 struct gk_session_facts gk_device_session_facts(const struct gk_device *device,
-						const struct nbd_export_facts *facts)
+						struct gk_dialled *dialled)
 {
+	const struct nbd_export_facts *facts = &dialled->facts;
 	const struct gk_device_config *config = device->config;
 
+	struct gk_tls_stream *tls = dialled->tls;
+
+	dialled->tls = NULL;
 	return (struct gk_session_facts){
+		.tls = tls,
+		.ktls = dialled->ktls,
+		.tls_version = dialled->tls_version,
+		.tls_cipher = dialled->tls_cipher,
 		.structured = facts->structured,
 		.df = facts->flags & NBD_FLAG_SEND_DF,
 		.send_zc = config->send_zc &&
@@ -175,6 +183,7 @@ struct gk_dial_options gk_device_dial_options(const struct gk_device *device, in
 		.mode = GK_NBD_HANDSHAKE_GO,
 		.structured = config->structured_replies,
 		.connect_timeout_s = config->connect_timeout_s,
+		.tls = &config->tls,
 		/*
 		 * A peer that vanished does not keep the pages of SEND_ZC for ever. Later than
 		 * request_timeout, which leaves the socket usable to see the connection's end.
@@ -190,7 +199,6 @@ struct gk_dial_options gk_device_dial_options(const struct gk_device *device, in
 static int make_queues(struct gk_device *device, struct gk_dialled *dialled)
 {
 	unsigned int n = device->n_queues;
-	struct gk_session_facts facts = gk_device_session_facts(device, &device->facts);
 
 	device->queues = calloc(n, sizeof(*device->queues));
 	if (!device->queues) {
@@ -224,6 +232,8 @@ static int make_queues(struct gk_device *device, struct gk_dialled *dialled)
 		device->queues[i].queue.dirty = device->recovering;
 	}
 	for (unsigned int c = 0; c < device->n_connections; c++) {
+		struct gk_session_facts facts = gk_device_session_facts(device, &dialled[c]);
+
 		gk_session_up(&device->queues[c % n].queue.sessions[c / n], c, dialled[c].fd, &facts);
 		dialled[c].fd = -1;
 	}
@@ -407,7 +417,40 @@ static int dial(struct gk_device *device, int cancel_fd, unsigned int wanted,
 	device->n_connections = (unsigned int)n;
 	device->facts = dialled[0].facts;
 	gk_reconnect_set_peer(&device->reconnect, dialled[0].peer);
+	gk_device_log_tls(device, &dialled[0]);
 	return 0;
+}
+
+void gk_device_log_tls(const struct gk_device *device, const struct gk_dialled *dialled)
+{
+	const char *name = device->config->name;
+
+	if (!dialled->tls_version)
+		return;
+	gk_log(GK_LOG_INFO, "%s: %s, %s (%s)", name, dialled->tls_version, dialled->tls_cipher,
+	       gk_tls_stream_mode(dialled->tls_version, dialled->ktls));
+	if (dialled->tls_warning[0])
+		gk_log(GK_LOG_WARNING, "%s: %s", name, dialled->tls_warning);
+}
+
+/* TLS that the kernel does not do passes through user memory, whatever the data path. */
+static void settle_path_for_tls(struct gk_device *device, const struct gk_probe *probe,
+				const struct gk_dialled *dialled)
+{
+	const char *why = "TLS is done in user space: this kernel has none (modprobe tls), or not for "
+			  "this cipher or transport, or tls.ktls forbids it";
+
+	if (!dialled->tls || !device->path->kernel_buffers)
+		return;
+	if (device->recovering || device->config->data_path != GK_PATH_AUTO) {
+		gk_log(GK_LOG_WARNING, "%s: data path %s copies all payload: %s", device->config->name,
+		       device->path->name, why);
+		return;
+	}
+	device->path = &gk_path_copy;
+	snprintf(device->path_why, sizeof(device->path_why), "%s", why);
+	if (!probe->ublk_user_recovery)
+		device->recovery_flags = UBLK_F_USER_RECOVERY | UBLK_F_USER_RECOVERY_REISSUE;
 }
 
 static void announce(const struct gk_device *device, unsigned int wanted)
@@ -453,7 +496,7 @@ static int choose_path(struct gk_device *device, const struct gk_probe *probe)
 	return -EOPNOTSUPP;
 }
 
-static int attach(struct gk_device *device, int cancel_fd)
+static int attach(struct gk_device *device, const struct gk_probe *probe, int cancel_fd)
 {
 	unsigned int n_cpus = (unsigned int)sysconf(_SC_NPROCESSORS_ONLN);
 	unsigned int wanted = gk_plan_connections(device->config, n_cpus);
@@ -474,6 +517,7 @@ static int attach(struct gk_device *device, int cancel_fd)
 	r = dial(device, cancel_fd, wanted, dialled);
 	if (r)
 		goto out;
+	settle_path_for_tls(device, probe, &dialled[0]);
 	r = plan(device);
 	if (r)
 		goto out;
@@ -527,7 +571,7 @@ int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
 		r = -EOPNOTSUPP;
 	}
 	if (!r)
-		r = attach(device, cancel_fd);
+		r = attach(device, probe, cancel_fd);
 	device->recovering = device->recovering && r;
 	if (r)
 		gk_device_detach(device);

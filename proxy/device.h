@@ -63,10 +63,16 @@ int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
 		     const struct gk_device_config *config, const char *state_dir, int cancel_fd,
 		     struct gk_device **ret_device);
 
-/* How to dial the device's server, and what a session needs to know of a dialled connection. */
+/*
+ * How to dial the device's server, and what a session needs to know of a dialled connection, whose
+ * TLS goes to the session.
+ */
 struct gk_dial_options gk_device_dial_options(const struct gk_device *device, int cancel_fd);
 struct gk_session_facts gk_device_session_facts(const struct gk_device *device,
-						const struct nbd_export_facts *facts);
+						struct gk_dialled *dialled);
+
+/* Says how a connection is encrypted, and what is wrong with it. */
+void gk_device_log_tls(const struct gk_device *device, const struct gk_dialled *dialled);
 
 /*
  * Removes the block device, ends queues and connections, frees. Waits for requests in flight; when

@@ -17,6 +17,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "dial_tls.h"
+#include "negotiate.h"
 #include "resolve.h"
 
 /* An idle connection to a host that vanished is found dead after 10 + 3 * 5 seconds. */
@@ -25,17 +27,6 @@
 #define KEEPALIVE_PROBES     3
 
 #define BACKLOG_RETRY_MS     10 /* a full Unix backlog gives no event to wait for */
-#define NEVER		     INT64_MAX
-
-/* One call, or one of the parallel ones. */
-struct dial {
-	const struct gk_nbd_uri *uri;
-	const struct gk_dial_options *opt;
-	int64_t deadline_ms; /* CLOCK_MONOTONIC; NEVER */
-	int stop_fd;	     /* like opt->cancel_fd, for a sister that failed; -1 */
-	char *why;
-	size_t why_size;
-};
 
 static int64_t now_ms(void)
 {
@@ -53,12 +44,10 @@ static int64_t whole_ms(double s)
 
 static int64_t deadline_after(double timeout_s)
 {
-	return timeout_s > 0 ? now_ms() + whole_ms(timeout_s) : NEVER;
+	return timeout_s > 0 ? now_ms() + whole_ms(timeout_s) : GK_DIAL_NEVER;
 }
 
-/* Every reason starts with what was tried: "cannot connect to URI: ". */
-__attribute__((format(printf, 3, 4))) static int fail(const struct dial *d, int error,
-						      const char *format, ...)
+int gk_dial_call_fail(const struct gk_dial_call *d, int error, const char *format, ...)
 {
 	va_list args;
 	int n;
@@ -71,8 +60,7 @@ __attribute__((format(printf, 3, 4))) static int fail(const struct dial *d, int 
 	return error;
 }
 
-/* Waits for events on fd. 0, -ETIMEDOUT after until_ms, -ECANCELED, -errno; says nothing. */
-static int wait_for(const struct dial *d, int fd, short events, int64_t until_ms)
+int gk_dial_call_wait(const struct gk_dial_call *d, int fd, short events, int64_t until_ms)
 {
 	struct pollfd fds[3] = {
 		{.fd = d->opt->cancel_fd, .events = POLLIN},
@@ -81,12 +69,12 @@ static int wait_for(const struct dial *d, int fd, short events, int64_t until_ms
 	};
 
 	for (;;) {
-		int64_t left = until_ms == NEVER ? -1 : until_ms - now_ms();
+		int64_t left = until_ms == GK_DIAL_NEVER ? -1 : until_ms - now_ms();
 		int n;
 
 		/* Before poll(): a server that never stops talking must not outlive the deadline.
 		 */
-		if (until_ms != NEVER && left <= 0)
+		if (until_ms != GK_DIAL_NEVER && left <= 0)
 			return -ETIMEDOUT;
 		n = poll(fds, 3, left > INT32_MAX ? INT32_MAX : (int)left);
 		if (n < 0 && errno != EINTR)
@@ -105,7 +93,7 @@ static int set_int(int fd, int level, int option, int value)
 	return setsockopt(fd, level, option, &value, sizeof(value)) < 0 ? -errno : 0;
 }
 
-static int tune_tcp(const struct dial *d, int fd)
+static int tune_tcp(const struct gk_dial_call *d, int fd)
 {
 	int64_t user_ms = whole_ms(d->opt->user_timeout_s);
 	int r = 0;
@@ -143,11 +131,11 @@ static bool met_itself(int fd, const struct gk_resolve_address *address)
 }
 
 /* Finishes a connect() that goes on in the background. */
-static int connect_result(const struct dial *d, int fd, int64_t until_ms)
+static int connect_result(const struct gk_dial_call *d, int fd, int64_t until_ms)
 {
 	int error = 0;
 	socklen_t len = sizeof(error);
-	int r = wait_for(d, fd, POLLOUT, until_ms);
+	int r = gk_dial_call_wait(d, fd, POLLOUT, until_ms);
 
 	if (r < 0)
 		return r;
@@ -156,7 +144,7 @@ static int connect_result(const struct dial *d, int fd, int64_t until_ms)
 	return -error;
 }
 
-static int start_connect(const struct dial *d, int fd, const struct gk_resolve_address *address,
+static int start_connect(const struct gk_dial_call *d, int fd, const struct gk_resolve_address *address,
 			 int64_t until_ms)
 {
 	for (;;) {
@@ -171,14 +159,14 @@ static int start_connect(const struct dial *d, int fd, const struct gk_resolve_a
 			return -errno;
 		if (now_ms() >= until_ms)
 			return -ETIMEDOUT;
-		r = wait_for(d, -1, 0, retry_ms);
+		r = gk_dial_call_wait(d, -1, 0, retry_ms);
 		if (r != -ETIMEDOUT)
 			return r;
 	}
 }
 
 /* One address. A connected, non-blocking socket, or -errno without a word. */
-static int connect_one(const struct dial *d, const struct gk_resolve_address *address,
+static int connect_one(const struct gk_dial_call *d, const struct gk_resolve_address *address,
 		       int64_t until_ms)
 {
 	int family = address->addr.ss_family;
@@ -199,7 +187,7 @@ static int connect_one(const struct dial *d, const struct gk_resolve_address *ad
 	return fd;
 }
 
-static const char *advice(const struct dial *d, int error)
+static const char *advice(const struct gk_dial_call *d, int error)
 {
 	switch (error) {
 	case -ECONNREFUSED:
@@ -228,27 +216,27 @@ static const char *advice(const struct dial *d, int error)
 	}
 }
 
-static int connect_failed(const struct dial *d, const struct gk_resolve_list *list, size_t i,
+static int connect_failed(const struct gk_dial_call *d, const struct gk_resolve_list *list, size_t i,
 			  int error)
 {
 	char text[160], more[48] = "";
 
 	if (error == -ECANCELED)
-		return fail(d, error, "given up, because it was told to");
+		return gk_dial_call_fail(d, error, "given up, because it was told to");
 	if (list->n > 1)
 		snprintf(more, sizeof(more), " (the last of %zu addresses)", list->n);
 	gk_resolve_text(&list->address[i], text, sizeof(text));
-	if (error == -ETIMEDOUT && d->deadline_ms != NEVER)
-		return fail(d, error, "%s%s does not answer within %g s (connect_timeout): %s",
+	if (error == -ETIMEDOUT && d->deadline_ms != GK_DIAL_NEVER)
+		return gk_dial_call_fail(d, error, "%s%s does not answer within %g s (connect_timeout): %s",
 			    text, more, d->opt->connect_timeout_s, advice(d, error));
-	return fail(d, error, "%s%s: %s: %s", text, more, strerror(-error), advice(d, error));
+	return gk_dial_call_fail(d, error, "%s%s: %s: %s", text, more, strerror(-error), advice(d, error));
 }
 
 /*
  * The addresses in their order. Each gets an equal share of the time that is left, so a dead first
  * one does not use up what the second needs; the last has all the rest.
  */
-static int connect_any(const struct dial *d, const struct gk_resolve_list *list, size_t *ret_which)
+static int connect_any(const struct gk_dial_call *d, const struct gk_resolve_list *list, size_t *ret_which)
 {
 	int r = -EHOSTUNREACH;
 	size_t i;
@@ -256,7 +244,7 @@ static int connect_any(const struct dial *d, const struct gk_resolve_list *list,
 	for (i = 0; i < list->n; i++) {
 		int64_t until_ms = d->deadline_ms;
 
-		if (until_ms != NEVER) {
+		if (until_ms != GK_DIAL_NEVER) {
 			int64_t now = now_ms();
 
 			until_ms = now + (until_ms - now) / (int64_t)(list->n - i);
@@ -272,7 +260,7 @@ static int connect_any(const struct dial *d, const struct gk_resolve_list *list,
 	return connect_failed(d, list, i < list->n ? i : list->n - 1, r);
 }
 
-static int resolve(const struct dial *d, struct gk_resolve_list *list)
+static int resolve(const struct gk_dial_call *d, struct gk_resolve_list *list)
 {
 	struct gk_resolve *lookup;
 	char reason[300];
@@ -280,7 +268,7 @@ static int resolve(const struct dial *d, struct gk_resolve_list *list)
 
 	r = gk_resolve_start(d->uri, reason, sizeof(reason), list, &lookup);
 	if (r == 0 && lookup) {
-		r = wait_for(d, gk_resolve_fd(lookup), POLLIN, d->deadline_ms);
+		r = gk_dial_call_wait(d, gk_resolve_fd(lookup), POLLIN, d->deadline_ms);
 		if (r == 0)
 			r = gk_resolve_finish(lookup, reason, sizeof(reason), list);
 		else if (r == -ETIMEDOUT)
@@ -293,157 +281,40 @@ static int resolve(const struct dial *d, struct gk_resolve_list *list)
 						 : strerror(-r));
 		gk_resolve_drop(lookup);
 	}
-	return r < 0 ? fail(d, r, "%s", reason) : 0;
+	return r < 0 ? gk_dial_call_fail(d, r, "%s", reason) : 0;
 }
 
-/* -- negotiating -- */
-
-static int stalled(const struct dial *d, const struct gk_nbd_handshake *h, int error)
-{
-	if (error == -ECANCELED)
-		return fail(d, error, "given up, because it was told to");
-	if (error != -ETIMEDOUT)
-		return fail(d, error, "%s", strerror(-error));
-	return fail(d, error,
-		    "the server took the connection but did not send %s within %g s "
-		    "(connect_timeout): is it an NBD server, and is it alive?",
-		    gk_nbd_handshake_awaited(h), d->opt->connect_timeout_s);
-}
-
-/* The server is gone: what that means depends on where the handshake was. */
-static int hung_up(const struct dial *d, struct gk_nbd_handshake *h)
-{
-	int r = gk_nbd_handshake_eof(h);
-
-	return fail(d, r, "%s", h->why);
-}
-
-static int send_out(const struct dial *d, int fd, struct gk_nbd_handshake *h)
-{
-	size_t sent = 0;
-
-	while (sent < h->out_len) {
-		ssize_t n = send(fd, h->out + sent, h->out_len - sent, MSG_NOSIGNAL);
-		int r;
-
-		if (n >= 0) {
-			sent += (size_t)n;
-			continue;
-		}
-		if (errno == EPIPE || errno == ECONNRESET)
-			return hung_up(d, h);
-		if (errno != EAGAIN && errno != EINTR)
-			return stalled(d, h, -errno);
-		r = wait_for(d, fd, POLLOUT, d->deadline_ms);
-		if (r < 0)
-			return stalled(d, h, r);
-	}
-	h->out_len = 0;
-	return 0;
-}
-
-/* One turn: waits for bytes and feeds them. The result of the step, or -errno with the reason. */
-static int feed(const struct dial *d, int fd, struct gk_nbd_handshake *h)
-{
-	unsigned char bytes[4096];
-	size_t used;
-	ssize_t n;
-	int r;
-
-	r = wait_for(d, fd, POLLIN, d->deadline_ms);
-	if (r < 0)
-		return stalled(d, h, r);
-	n = recv(fd, bytes, sizeof(bytes), 0);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return -EAGAIN;
-	if (n == 0 || (n < 0 && errno == ECONNRESET))
-		return hung_up(d, h);
-	if (n < 0)
-		return stalled(d, h, -errno);
-	r = gk_nbd_handshake_step(h, bytes, (size_t)n, &used);
-	if (r == 0 && used < (size_t)n)
-		return fail(d, -EPROTO, "the server sends data before the first request");
-	if (r < 0 && r != -EAGAIN)
-		return fail(d, r, "%s", h->why);
-	return r;
-}
-
-static int negotiate(const struct dial *d, int fd, struct gk_nbd_handshake *h)
-{
-	struct gk_nbd_handshake_plan plan = {
-		.mode = d->opt->mode,
-		.structured = d->opt->structured,
-		.export_name = d->uri->export_name,
-	};
-	int r = gk_nbd_handshake_init(h, &plan);
-
-	if (r < 0)
-		return fail(d, r, "%s", h->why);
-	do {
-		r = send_out(d, fd, h);
-		if (r == 0)
-			r = feed(d, fd, h);
-	} while (r == -EAGAIN);
-	/* A probe says good-bye; whether the server still hears it does not matter. */
-	if (r == 0 && h->out_len > 0)
-		(void)send(fd, h->out, h->out_len, MSG_NOSIGNAL);
-	return r;
-}
-
-static int set_blocking(int fd)
-{
-	int flags = fcntl(fd, F_GETFL);
-
-	if (flags < 0 || fcntl(fd, F_SETFL, flags & ~O_NONBLOCK) < 0)
-		return -errno;
-	return 0;
-}
-
-static int dial_one_of(const struct dial *d, const struct gk_resolve_list *list,
+static int dial_one_of(const struct gk_dial_call *d, const struct gk_resolve_list *list,
 		       struct gk_dialled *ret)
 {
-	struct gk_nbd_handshake *h;
 	size_t which = 0;
-	int fd, r;
-
-	fd = connect_any(d, list, &which);
-	if (fd < 0)
-		return fd;
-	h = malloc(sizeof(*h));
-	r = h ? negotiate(d, fd, h) : fail(d, -ENOMEM, "out of memory");
-	if (r == 0) {
-		r = set_blocking(fd);
-		if (r < 0)
-			fail(d, r, "%s", strerror(-r));
-	}
-	if (r == 0) {
-		*ret = (struct gk_dialled){
-			.fd = d->opt->mode == GK_NBD_HANDSHAKE_GO ? fd : -1,
-			.facts = h->facts,
-			.list = h->list,
-			.addr = list->address[which].addr,
-			.addr_len = list->address[which].len,
-		};
-		h->list = (struct gk_nbd_export_list){0};
-		gk_resolve_text(&list->address[which], ret->peer, sizeof(ret->peer));
-	}
-	if (r < 0 || ret->fd < 0)
-		close(fd);
-	if (h)
-		gk_nbd_handshake_done(h);
-	free(h);
-	return r;
-}
-
-static int dial_first(const struct dial *d, struct gk_dialled *ret)
-{
-	struct gk_resolve_list list;
+	struct gk_dialled dialled = {.fd = connect_any(d, list, &which)};
 	int r;
 
+	if (dialled.fd < 0)
+		return dialled.fd;
+	r = gk_negotiate(d, &dialled);
+	if (r < 0) {
+		gk_dial_done(&dialled);
+		return r;
+	}
+	dialled.addr = list->address[which].addr;
+	dialled.addr_len = list->address[which].len;
+	gk_resolve_text(&list->address[which], dialled.peer, sizeof(dialled.peer));
+	*ret = dialled;
+	return 0;
+}
+
+static int dial_first(struct gk_dial_call *d, struct gk_dialled *ret)
+{
+	struct gk_resolve_list list;
+	char reason[GK_TLS_WHY_BYTES];
+	int r = 0;
+
 	if (d->uri->tls)
-		return fail(d, -ENOTSUP,
-			    "gkproxy does not speak TLS yet: use nbd:// or nbd+unix://, and a "
-			    "server that allows it");
+		r = gk_dial_tls_context(d->uri, d->opt->tls, reason, sizeof(reason), &d->tls);
+	if (r < 0)
+		return gk_dial_call_fail(d, r, "%s", reason);
 	r = resolve(d, &list);
 	return r < 0 ? r : dial_one_of(d, &list, ret);
 }
@@ -451,7 +322,7 @@ static int dial_first(const struct dial *d, struct gk_dialled *ret)
 int gk_dial(const struct gk_nbd_uri *uri, const struct gk_dial_options *opt, char *why,
 	    size_t why_size, struct gk_dialled *ret)
 {
-	struct dial d = {
+	struct gk_dial_call d = {
 		.uri = uri,
 		.opt = opt,
 		.deadline_ms = deadline_after(opt->connect_timeout_s),
@@ -460,13 +331,16 @@ int gk_dial(const struct gk_nbd_uri *uri, const struct gk_dial_options *opt, cha
 		.why_size = why_size,
 	};
 
-	return dial_first(&d, ret);
+	int r = dial_first(&d, ret);
+
+	gk_tls_context_free(d.tls);
+	return r;
 }
 
 /* -- several at a time -- */
 
 struct sister {
-	struct dial dial;
+	struct gk_dial_call dial;
 	struct gk_resolve_list list; /* the address of the first connection */
 	pthread_t thread;
 	bool started;
@@ -499,7 +373,7 @@ static const char *difference(const struct nbd_export_facts *a, const struct nbd
 	return NULL;
 }
 
-static void start_sisters(const struct dial *d, const struct gk_dialled *first, struct sister *s,
+static void start_sisters(const struct gk_dial_call *d, const struct gk_dialled *first, struct sister *s,
 			  unsigned int n)
 {
 	int r;
@@ -517,14 +391,14 @@ static void start_sisters(const struct dial *d, const struct gk_dialled *first, 
 		s[i].started = r == 0;
 		if (r < 0) {
 			s[i].result =
-				fail(&s[i].dial, r, "cannot start a thread: %s", strerror(-r));
+				gk_dial_call_fail(&s[i].dial, r, "cannot start a thread: %s", strerror(-r));
 			eventfd_write(d->stop_fd, 1);
 		}
 	}
 }
 
 /* The verdict over all: 0, or the failure that the others were stopped for. */
-static int join_sisters(const struct dial *d, const struct gk_dialled *first, struct sister *s,
+static int join_sisters(const struct gk_dial_call *d, const struct gk_dialled *first, struct sister *s,
 			unsigned int n)
 {
 	int r = 0;
@@ -542,7 +416,7 @@ static int join_sisters(const struct dial *d, const struct gk_dialled *first, st
 		const char *differs = difference(&first->facts, &s[i].dialled.facts);
 
 		if (differs)
-			r = fail(
+			r = gk_dial_call_fail(
 				d, -EPROTO,
 				"connections 1 and %u show different exports (%s): does the export "
 				"change, or do several servers share the address?",
@@ -552,7 +426,7 @@ static int join_sisters(const struct dial *d, const struct gk_dialled *first, st
 }
 
 /* n more connections like the first, into ret[0..n). */
-static int dial_rest(struct dial *d, const struct gk_dialled *first, unsigned int n,
+static int dial_rest(struct gk_dial_call *d, const struct gk_dialled *first, unsigned int n,
 		     struct gk_dialled *ret)
 {
 	struct sister *s = calloc(n, sizeof(*s));
@@ -560,7 +434,7 @@ static int dial_rest(struct dial *d, const struct gk_dialled *first, unsigned in
 
 	d->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (!s || d->stop_fd < 0) {
-		r = fail(d, s ? -errno : -ENOMEM, "out of memory or file descriptors");
+		r = gk_dial_call_fail(d, s ? -errno : -ENOMEM, "out of memory or file descriptors");
 		goto out;
 	}
 	start_sisters(d, first, s, n);
@@ -581,7 +455,7 @@ out:
 int gk_dial_parallel(const struct gk_nbd_uri *uri, const struct gk_dial_options *opt,
 		     unsigned int n, char *why, size_t why_size, struct gk_dialled *ret)
 {
-	struct dial d = {
+	struct gk_dial_call d = {
 		.uri = uri,
 		.opt = opt,
 		.deadline_ms = deadline_after(opt->connect_timeout_s),
@@ -595,17 +469,20 @@ int gk_dial_parallel(const struct gk_nbd_uri *uri, const struct gk_dial_options 
 	assert(opt->mode == GK_NBD_HANDSHAKE_GO && n > 0);
 	r = dial_first(&d, &first);
 	if (r < 0)
-		return r;
+		goto out;
 	if (!(first.facts.flags & NBD_FLAG_CAN_MULTI_CONN))
 		n = 1;
 	if (n > 1)
 		r = dial_rest(&d, &first, n - 1, ret + 1);
 	if (r < 0) {
 		gk_dial_done(&first);
-		return r;
+		goto out;
 	}
 	ret[0] = first;
-	return (int)n;
+	r = (int)n;
+out:
+	gk_tls_context_free(d.tls);
+	return r;
 }
 
 void gk_dial_done(struct gk_dialled *dialled)
@@ -615,5 +492,7 @@ void gk_dial_done(struct gk_dialled *dialled)
 	if (dialled->fd >= 0)
 		close(dialled->fd);
 	dialled->fd = -1;
+	gk_tls_stream_free(dialled->tls);
+	dialled->tls = NULL;
 	gk_nbd_export_list_done(&dialled->list);
 }

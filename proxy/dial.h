@@ -9,8 +9,10 @@
 #include <stddef.h>
 #include <sys/socket.h>
 
+#include "config.h"
 #include "nbd_handshake.h"
 #include "nbd_uri.h"
+#include "tls_stream.h"
 
 #define GK_DIAL_WHY_BYTES 1024 /* a why buffer of this size holds every reason whole */
 
@@ -20,6 +22,8 @@ struct gk_dial_options {
 	double connect_timeout_s; /* for the whole call: names, addresses, handshake; 0: no limit */
 	double user_timeout_s;	  /* TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged;
 				     0: the kernel's default */
+	const struct gk_tls_config *tls; /* for URIs with TLS; NULL: verified, by the system's
+					    authorities. Its files are read at each call. */
 	int cancel_fd;		  /* an eventfd; readable: give up with -ECANCELED; -1: none. Only
 				     polled, never read. */
 };
@@ -31,6 +35,11 @@ struct gk_dialled {
 	struct gk_nbd_export_list list; /* modes INFO and LIST */
 	struct sockaddr_storage addr;	/* the peer that answered */
 	socklen_t addr_len;
+	struct gk_tls_stream *tls; /* GO: TLS that the kernel does not do; NULL: none. The caller's */
+	unsigned int ktls;	   /* GK_TLS_SEND | GK_TLS_RECV: the directions that it does */
+	const char *tls_version;   /* "TLSv1.3", static; NULL without TLS */
+	const char *tls_cipher;
+	char tls_warning[GK_TLS_WHY_BYTES]; /* to be logged at every connect, if not "" */
 	char peer[160]; /* the same for a person: "10.0.0.5:10809", "unix:/run/x" */
 };
 
@@ -39,7 +48,8 @@ struct gk_dialled {
  * and negotiates. 0 and *ret, to be ended by gk_dial_done(); or -errno with a sentence that says
  * what to do in why (size bytes, always terminated), *ret untouched: -ETIMEDOUT, -ECANCELED,
  * -ECONNREFUSED and other errors of connect(), -EHOSTUNREACH for a name that does not resolve,
- * those of gk_nbd_handshake_step(), -ENOTSUP for nbds (TLS).
+ * those of gk_nbd_handshake_step() and gk_tls_handshake(). A URI with TLS is never connected to
+ * without it.
  */
 int gk_dial(const struct gk_nbd_uri *uri, const struct gk_dial_options *opt, char *why,
 	    size_t why_size, struct gk_dialled *ret);
@@ -55,7 +65,10 @@ int gk_dial(const struct gk_nbd_uri *uri, const struct gk_dial_options *opt, cha
 int gk_dial_parallel(const struct gk_nbd_uri *uri, const struct gk_dial_options *opt,
 		     unsigned int n, char *why, size_t why_size, struct gk_dialled *ret);
 
-/* Closes the socket and frees the list. Takes NULL. Who keeps the fd sets it to -1 before. */
+/*
+ * Closes the socket, frees TLS and the list. Takes NULL. Who keeps the fd sets it to -1 before, and
+ * tls to NULL.
+ */
 void gk_dial_done(struct gk_dialled *dialled);
 
 #endif

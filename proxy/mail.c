@@ -32,8 +32,10 @@ void gk_mail_done(struct gk_mail *mail)
 	if (!mail->offers)
 		return;
 	for (unsigned int i = 0; i < mail->n_offers; i++)
-		if (mail->offers[i].fd >= 0 && !mail->offers[i].taken)
+		if (mail->offers[i].fd >= 0 && !mail->offers[i].taken) {
 			close(mail->offers[i].fd);
+			gk_tls_stream_free(mail->offers[i].facts.tls);
+		}
 	free(mail->offers);
 	if (mail->event_fd >= 0)
 		close(mail->event_fd);

@@ -228,7 +228,7 @@ static void hand_over(struct gk_device *device, const struct place *place,
 	struct gk_mail_offer offer = {
 		.fd = dialled->fd,
 		.id = place->id,
-		.facts = gk_device_session_facts(device, &dialled->facts),
+		.facts = gk_device_session_facts(device, dialled),
 	};
 
 	dialled->fd = -1;
@@ -264,6 +264,7 @@ static int dial(struct gk_device *device, size_t remote, const struct place *dea
 		gk_log(GK_LOG_INFO, "dev%d: %s: reconnected to %s: %d connection%s",
 		       device->dev_id, device->config->name, dialled[0].peer, got,
 		       got == 1 ? "" : "s");
+		gk_device_log_tls(device, &dialled[0]);
 		for (int i = 0; i < got; i++)
 			hand_over(device, &dead[i], &dialled[i]);
 	}

@@ -112,6 +112,18 @@ static void receive_staged(struct gk_session *session)
 	session->recv_busy = true;
 }
 
+static void receive_encrypted(struct gk_session *session)
+{
+	struct io_uring_sqe *sqe =
+		gk_queue_sqe(session->queue, gk_cqe_key(GK_CQE_RECV, (uint16_t)session->slot));
+
+	sqe->opcode = IORING_OP_RECV;
+	sqe->fd = session->fd;
+	sqe->addr = (uintptr_t)session->tls->in;
+	sqe->len = sizeof(session->tls->in);
+	session->recv_busy = true;
+}
+
 static void receive_to_tag_buffer(struct gk_session *session)
 {
 	struct io_uring_sqe *sqe =
@@ -178,7 +190,9 @@ void gk_recv_pump(struct gk_session *session)
 		session->rd = 0;
 		session->wr = 0;
 		receive_staged(session);
-	} else if (into_kernel_buffer(session))
+	} else if (gk_session_decrypts(session))
+		receive_encrypted(session);
+	else if (into_kernel_buffer(session))
 		receive_to_kernel_buffer(session);
 	else if (into_tag_buffer(session))
 		receive_to_tag_buffer(session);
@@ -192,15 +206,48 @@ static void server_ended(struct gk_session *session, int res)
 	if (!res)
 		session->end = GK_SESSION_END_CLOSED;
 	gk_session_fail(session, res ? res : -ECONNRESET,
-			res ? "receiving failed" : "the server closed the connection");
+			res		       ? "receiving failed"
+			: session->tls_version ? "the connection was cut: it ended without TLS's "
+						 "close_notify"
+					       : "the server closed the connection");
+}
+
+/* The server has said, and proved, that this is the end. */
+static void server_closed(struct gk_session *session)
+{
+	session->end = GK_SESSION_END_CLOSED;
+	gk_session_fail(session, -ECONNRESET, "the server closed the connection");
+}
+
+/* The socket of a session with kTLS has something that is no data. */
+static bool is_control(const struct gk_session *session, int res)
+{
+	return res == -EIO && session->ktls & GK_TLS_RECV;
+}
+
+static void take_control(struct gk_session *session)
+{
+	const char *why;
+	char buf[128];
+	int r = gk_tls_stream_control(session->fd, buf, sizeof(buf), &why);
+
+	if (r == 1)
+		server_closed(session);
+	else if (r < 0)
+		gk_session_fail(session, r, why);
 }
 
 /* A receive of a session that is not UP any more ended. */
 static void dying_received(struct gk_session *session, int res)
 {
+	const char *unused;
+	char buf[128];
 	bool go_on = res > 0 || res == -EINTR || res == -EAGAIN || res == -ECANCELED ||
 		     res == -EFAULT || res == -EINVAL || res == -ENOMEM;
 
+	/* Only the end of the connection counts, not that it was announced. */
+	if (is_control(session, res) && session->state == GK_SESSION_FENCING)
+		go_on = gk_tls_stream_control(session->fd, buf, sizeof(buf), &unused) != -EIO;
 	if (session->state == GK_SESSION_FENCING && !go_on)
 		gk_session_fence_read(session, res);
 	else
@@ -216,6 +263,39 @@ static void took_payload(struct gk_session *session, uint32_t len)
 		gk_count(&session->queue->counters.partial_receives, 1);
 }
 
+/* What TLS in user space makes of the bytes that arrived: to their place, or to staging. */
+static void decrypt(struct gk_session *session, size_t len)
+{
+	struct gk_tls *tls = session->tls->tls;
+
+	gk_tls_lend(tls, session->tls->in, len);
+	while (session->state == GK_SESSION_UP) {
+		bool direct = into_tag_buffer(session);
+		struct iovec to = {NULL, session->rx_left};
+		ssize_t n;
+
+		if (direct)
+			to.iov_base = session->rx_tag->buf + session->rx_offset;
+		else
+			to = staging_room(session);
+		n = gk_tls_read(tls, to.iov_base, to.iov_len);
+		if (n == -EAGAIN)
+			return;
+		if (n == 0) {
+			server_closed(session);
+		} else if (n < 0) {
+			gk_session_fail(session, (int)n, tls->why);
+		} else if (direct) {
+			session->rx_offset += (uint32_t)n;
+			session->rx_left -= (uint32_t)n;
+			gk_reply_consume(session);
+		} else {
+			session->wr += (size_t)n;
+			gk_reply_consume(session);
+		}
+	}
+}
+
 void gk_recv_done(struct gk_session *session, int res)
 {
 	session->recv_busy = false;
@@ -226,8 +306,16 @@ void gk_recv_done(struct gk_session *session, int res)
 	/* The payload before it came short or not at all: it is taken up again from there. */
 	if (res == -EINTR || res == -EAGAIN || (res == -ECANCELED && session->recv_linked))
 		return;
+	if (is_control(session, res)) {
+		take_control(session);
+		return;
+	}
 	if (res <= 0) {
 		server_ended(session, res);
+		return;
+	}
+	if (gk_session_decrypts(session)) {
+		decrypt(session, (size_t)res);
 		return;
 	}
 	if (session->recv_direct) {
@@ -257,6 +345,8 @@ static void payload_ended(struct gk_session *session)
 		gk_count(&queue->counters.bytes_direct, (uint64_t)res);
 		took_payload(session, (uint32_t)res);
 		gk_reply_consume(session);
+	} else if (is_control(session, res)) {
+		take_control(session);
 	} else if (res != -EINTR && res != -EAGAIN) {
 		server_ended(session, res);
 	}

@@ -36,6 +36,9 @@ void gk_send_enqueue(struct gk_session *session, struct gk_tag *tag)
 	*session->fifo_tail = tag;
 	session->fifo_tail = &tag->next;
 	session->in_flight++;
+	/* TLS in user space cannot reach a request's own pages. */
+	if (tag->type == NBD_CMD_READ ? gk_session_decrypts(session) : gk_session_encrypts(session))
+		tag->no_kernel_buffer = true;
 	tag->large = (tag->type == NBD_CMD_READ || tag->type == NBD_CMD_WRITE) &&
 		     (tag->direct || tag->part >= GK_LARGE_BYTES);
 	session->large += tag->large;
@@ -177,10 +180,65 @@ static void submit_payload(struct gk_session *session, unsigned int index, int m
 	gk_count(&queue->counters.direct_sends, 1);
 }
 
-static void submit_message(struct gk_session *session, unsigned int index, int msg_flags, bool link)
+/* What TLS has encrypted and not sent. */
+static void submit_encrypted(struct gk_session *session, unsigned int index)
 {
+	const struct gk_tls_stream *stream = session->tls;
 	struct io_uring_sqe *sqe = gk_queue_sqe(session->queue, key(session, GK_CQE_SEND, index));
 
+	sqe->opcode = IORING_OP_SEND;
+	sqe->fd = session->fd;
+	sqe->addr = (uintptr_t)stream->tls->out + stream->sent;
+	sqe->len = (uint32_t)(stream->tls->out_len - stream->sent);
+	sqe->msg_flags = MSG_NOSIGNAL;
+}
+
+/* A stretch of an element through TLS in user space; ended() asks for the next one. */
+static void encrypt(struct gk_session *session, unsigned int index, const struct iovec *iov, size_t n)
+{
+	int r = gk_tls_stream_encrypt(session->tls, iov, n);
+
+	if (r) {
+		gk_session_fail(session, r, session->tls->tls->why);
+		return;
+	}
+	submit_encrypted(session, index);
+	session->send_owed++;
+}
+
+/* A send of encrypted bytes ended: false when the rest of them is on its way now. */
+static bool encrypted_sent(struct gk_session *session, unsigned int index, int *res)
+{
+	struct gk_tls_stream *stream = session->tls;
+
+	if (session->state != GK_SESSION_UP || (*res <= 0 && *res != -EINTR && *res != -EAGAIN))
+		return true;
+	if (*res > 0)
+		stream->sent += (size_t)*res;
+	if (stream->sent < stream->tls->out_len) {
+		if (*res > 0)
+			gk_count(&session->queue->counters.partial_sends, 1);
+		submit_encrypted(session, index);
+		return false;
+	}
+	*res = (int)stream->covers;
+	stream->tls->out_len = 0;
+	stream->sent = 0;
+	stream->covers = 0;
+	return true;
+}
+
+static void submit_message(struct gk_session *session, unsigned int index, int msg_flags, bool link)
+{
+	struct io_uring_sqe *sqe;
+
+	if (gk_session_encrypts(session)) {
+		const struct msghdr *msg = &session->chain[index].msg;
+
+		encrypt(session, index, msg->msg_iov, msg->msg_iovlen);
+		return;
+	}
+	sqe = gk_queue_sqe(session->queue, key(session, GK_CQE_SEND, index));
 	sqe->opcode = IORING_OP_SENDMSG;
 	sqe->fd = session->fd;
 	sqe->addr = (uintptr_t)&session->chain[index].msg;
@@ -204,6 +262,10 @@ static int submit_bounced(struct gk_session *session, unsigned int index)
 
 	if (r)
 		return r;
+	if (gk_session_encrypts(session)) {
+		encrypt(session, index, &(struct iovec){session->bounce, len}, 1);
+		return 0;
+	}
 	sqe = gk_queue_sqe(queue, key(session, GK_CQE_SEND, index));
 	sqe->opcode = IORING_OP_SEND;
 	sqe->fd = session->fd;
@@ -221,6 +283,12 @@ static int submit_bounced(struct gk_session *session, unsigned int index)
 static bool holds_up_links(const struct gk_session *session, const struct gk_send_element *element)
 {
 	return wants_zero_copy(session, element) && session->queue->path->transfer_cqes > 1;
+}
+
+/* kTLS refuses the flag (Linux net/tls/tls_sw.c, tls_sw_sendmsg(), 6.12 to 7.3). */
+static bool can_wait_for_all(const struct gk_session *session)
+{
+	return !session->no_wait_all && !session->tls_version;
 }
 
 /* Queues what is unsent of the operation as one chain, as far as it can be one. */
@@ -250,25 +318,36 @@ static void submit(struct gk_session *session)
 		 * Only a send that the kernel repeats until it is whole may be followed by a link:
 		 * without MSG_WAITALL a short one counts as success.
 		 */
-		link = !session->no_wait_all && i + 1 < session->n_chain &&
+		link = can_wait_for_all(session) && i + 1 < session->n_chain &&
 		       !needs_bounce(&session->chain[i + 1]) &&
 		       !holds_up_links(session, &session->chain[i]);
 		int flags = MSG_NOSIGNAL | (link ? MSG_MORE | MSG_WAITALL : 0);
+
+		/* The header and its payload in one record. */
+		if (session->ktls & GK_TLS_SEND && i + 1 < session->n_chain)
+			flags |= MSG_MORE;
 
 		if (!session->chain[i].tag)
 			submit_message(session, i, flags, link);
 		else
 			submit_payload(session, i,
-				       flags | (session->no_wait_all ? 0 : MSG_WAITALL), link);
+				       flags | (can_wait_for_all(session) ? MSG_WAITALL : 0), link);
 		i++;
 	} while (link);
 }
 
 void gk_send_pump(struct gk_session *session)
 {
-	if (session->send_owed || !session->fifo || session->state != GK_SESSION_UP)
+	if (session->send_owed || session->state != GK_SESSION_UP)
 		return;
 	assert(!session->sending && !session->n_chain);
+	/* Reading may make TLS say something of its own, as after a KeyUpdate. */
+	if (!session->fifo && gk_session_encrypts(session) && session->tls->tls->out_len) {
+		submit_encrypted(session, 0);
+		session->send_owed++;
+	}
+	if (!session->fifo || session->send_owed)
+		return;
 	gather(session);
 	submit(session);
 }
@@ -326,7 +405,8 @@ static int judge(struct gk_session *session, struct gk_send_element *element, bo
 	}
 	if (result > 0) {
 		/* A stretch that was copied and has left whole is followed by the next one. */
-		if (!needs_bounce(element) || result < GK_BOUNCE_BYTES)
+		if (!gk_session_encrypts(session) &&
+		    (!needs_bounce(element) || result < GK_BOUNCE_BYTES))
 			gk_count(&session->queue->counters.partial_sends, 1);
 		return 0;
 	}
@@ -372,7 +452,11 @@ static void ended(struct gk_session *session)
 			break;
 	}
 	if (session->first == session->n_chain) {
+		bool unsent = !session->n_chain && session->tls->tls->out_len;
+
 		finish(session);
+		if (unsent)
+			gk_session_fail(session, -EPIPE, "sending failed");
 		return;
 	}
 	r = judge(session, culprit(session), session->first > before);
@@ -384,6 +468,8 @@ static void ended(struct gk_session *session)
 
 void gk_send_done(struct gk_session *session, unsigned int element, int res)
 {
+	if (gk_session_encrypts(session) && !encrypted_sent(session, element, &res))
+		return;
 	session->chain[element].result = res;
 	if (!--session->send_owed)
 		ended(session);

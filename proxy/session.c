@@ -39,6 +39,7 @@ void gk_session_done(struct gk_session *session)
 	free(session->iov);
 	free(session->staging);
 	free(session->bounce);
+	gk_tls_stream_free(session->tls);
 	*session = (struct gk_session){.fd = -1};
 }
 
@@ -77,7 +78,11 @@ void gk_session_up(struct gk_session *session, unsigned int id, int fd,
 	session->structured = facts->structured;
 	session->df = facts->structured && facts->df;
 	session->max_payload = facts->max_payload;
-	session->send_zc = facts->send_zc;
+	session->send_zc = facts->send_zc && !facts->tls_version;
+	session->tls = facts->tls;
+	__atomic_store_n(&session->ktls, facts->ktls, __ATOMIC_RELAXED);
+	__atomic_store_n(&session->tls_cipher, facts->tls_cipher, __ATOMIC_RELAXED);
+	__atomic_store_n(&session->tls_version, facts->tls_version, __ATOMIC_RELAXED);
 	/*
 	 * The network refers to the pages of requests until the peer has the bytes. Should this
 	 * process die, closing the socket must give them back, whatever the peer does.
@@ -99,7 +104,7 @@ void gk_session_up(struct gk_session *session, unsigned int id, int fd,
 	session->rd = 0;
 	session->wr = 0;
 	session->rx_tag = NULL;
-	session->plain_tcp = is_plain_tcp(fd);
+	session->plain_tcp = !facts->tls_version && is_plain_tcp(fd);
 	session->low_water = 1;
 	set_state(session, GK_SESSION_UP);
 }
@@ -120,6 +125,8 @@ static void settle(struct gk_session *session)
 
 	close(session->fd);
 	session->fd = -1;
+	gk_tls_stream_free(session->tls);
+	session->tls = NULL;
 	set_state(session, GK_SESSION_DEAD);
 	for (unsigned int i = 0; i < queue->depth; i++) {
 		struct gk_tag *tag = &queue->tags[i];
@@ -206,7 +213,8 @@ static bool is_broken_here(int error)
 {
 	return error == -EHOSTUNREACH || error == -ENETUNREACH || error == -ENETDOWN ||
 	       error == -ENETRESET || error == -EHOSTDOWN || error == -ENOTCONN ||
-	       error == -ETIME || error == -ETIMEDOUT;
+	       error == -ETIME || error == -ETIMEDOUT ||
+	       error == -EBADMSG; /* kTLS: a forged record; the socket reads nothing any more */
 }
 
 /* The server's doing, and perhaps because of something that it was asked for. */
@@ -287,7 +295,10 @@ void gk_session_goodbye(struct gk_session *session)
 	/* In the middle of a send operation the stream has no room for another request. */
 	if (!session->send_owed) {
 		gk_nbd_request_build(NBD_CMD_DISC, 0, 0, 0, 0, &disc);
-		(void)!send(session->fd, &disc, sizeof(disc), MSG_DONTWAIT | MSG_NOSIGNAL);
+		if (session->tls_version)
+			gk_tls_stream_goodbye(session, &disc, sizeof(disc));
+		else
+			(void)!send(session->fd, &disc, sizeof(disc), MSG_DONTWAIT | MSG_NOSIGNAL);
 	}
 	drain(session);
 }

@@ -25,6 +25,7 @@
 #include <sys/uio.h>
 
 #include "tag.h"
+#include "tls_stream.h"
 
 enum gk_session_state {
 	GK_SESSION_DEAD,
@@ -75,6 +76,10 @@ struct gk_session {
 	bool df;                    /* structured, and the server takes NBD_CMD_FLAG_DF */
 	uint32_t max_payload;       /* the server's maximum, a multiple of its minimum */
 	bool send_zc;               /* large payloads by SEND_ZC */
+	struct gk_tls_stream *tls;  /* owned; TLS that the kernel does not do; NULL: none */
+	unsigned int ktls;          /* directions that it does: GK_TLS_SEND, GK_TLS_RECV */
+	const char *tls_version;    /* static; NULL without TLS. May be read by any thread, as ... */
+	const char *tls_cipher;     /* ... this one and ktls: they go with the state */
 	unsigned int lent;          /* sum of its tags' `lent` */
 	bool reset;                 /* DRAINING: has been reset to get those back */
 	bool no_wait_all;           /* for tests: no MSG_WAITALL, so no links either */
@@ -132,7 +137,23 @@ struct gk_session_facts {
 	bool df;
 	bool send_zc; /* configured, and the connection is TCP */
 	uint32_t max_payload;
+	struct gk_tls_stream *tls; /* goes with the fd to whoever owns that */
+	unsigned int ktls;
+	const char *tls_version;
+	const char *tls_cipher;
 };
+
+/* Bytes leave this session's buffers for TLS in user space, not for the socket. */
+static inline bool gk_session_encrypts(const struct gk_session *session)
+{
+	return session->tls && session->tls->sends;
+}
+
+/* ... or come from there. */
+static inline bool gk_session_decrypts(const struct gk_session *session)
+{
+	return session->tls && session->tls->receives;
+}
 
 /* Allocates buffers for tags of the given depth. 0 or -ENOMEM. Any thread, before the loop runs. */
 int gk_session_init(struct gk_session *session, struct gk_queue *queue, unsigned int slot,

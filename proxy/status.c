@@ -87,13 +87,18 @@ static json_t *connections_json(const struct gk_device *device, unsigned int *re
 	*ret_up = 0;
 	for (unsigned int c = 0; c < device->n_connections; c++) {
 		const struct gk_queue *queue = &device->queues[c % device->n_queues].queue;
-		enum gk_session_state state = __atomic_load_n(
-			&queue->sessions[c / device->n_queues].state, __ATOMIC_RELAXED);
+		const struct gk_session *session = &queue->sessions[c / device->n_queues];
+		enum gk_session_state state = __atomic_load_n(&session->state, __ATOMIC_ACQUIRE);
+		const char *version = __atomic_load_n(&session->tls_version, __ATOMIC_RELAXED);
+		const char *cipher = __atomic_load_n(&session->tls_cipher, __ATOMIC_RELAXED);
+		unsigned int ktls = __atomic_load_n(&session->ktls, __ATOMIC_RELAXED);
 
 		*ret_up += state == GK_SESSION_UP;
-		json_array_append_new(json, json_pack("{s:i, s:i, s:s}", "id", (int)c, "queue",
-						      (int)queue->id, "state",
-						      session_state_name(state)));
+		json_array_append_new(
+			json, json_pack("{s:i, s:i, s:s, s:s, s:s?, s:s?}", "id", (int)c, "queue",
+					(int)queue->id, "state", session_state_name(state), "tls",
+					gk_tls_stream_mode(version, ktls), "tls_version", version,
+					"tls_cipher", cipher));
 	}
 	return json;
 }

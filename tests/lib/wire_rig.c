@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "wire_rig.h"
 
+#include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "tls_peer.h"
 
 bool rig_unavailable(void)
 {
@@ -29,6 +33,8 @@ void rig_begin(struct rig *rig, const struct rig_options *options)
 	struct gk_queue_params params;
 
 	*rig = (struct rig){.options = *options};
+	if (getenv("GK_RIG_TLS"))
+		rig->options.tls = true;
 	if (!rig->options.depth)
 		rig->options.depth = 8;
 	if (!rig->options.sessions)
@@ -71,8 +77,19 @@ void rig_end(struct rig *rig)
 		rig_close_peer(rig, i);
 }
 
-/* A new pair of sockets: the server's end is kept, ours returned. */
-static int connect_peer(struct rig *rig, unsigned int session)
+/* TLS over our end of a connection; the server's end gives way to one behind TLS. */
+static struct gk_tls_stream *secure(struct rig *rig, unsigned int session, int fd)
+{
+	struct gk_tls *tls;
+
+	rig->tls[session] = tls_peer_new(rig->peer[session], getenv("GK_RIG_TLS"));
+	rig->peer[session] = tls_peer_fd(rig->tls[session]);
+	tls = tls_peer_connect(fd);
+	return gk_tls_stream_new(tls, 0);
+}
+
+/* A new pair of sockets: the server's end is kept, ours returned; with what TLS there is. */
+static int connect_peer(struct rig *rig, unsigned int session, struct gk_session_facts *facts)
 {
 	int bytes = rig->options.sndbuf_bytes;
 	int fds[2];
@@ -83,6 +100,12 @@ static int connect_peer(struct rig *rig, unsigned int session)
 				 0);
 	rig_close_peer(rig, session);
 	rig->peer[session] = fds[1];
+	if (rig->options.tls) {
+		facts->tls = secure(rig, session, fds[0]);
+		assert_non_null(facts->tls);
+		facts->tls_version = gk_tls_version(facts->tls->tls);
+		facts->tls_cipher = gk_tls_cipher(facts->tls->tls);
+	}
 	return fds[0];
 }
 
@@ -98,19 +121,17 @@ static struct gk_session_facts facts_of(const struct rig *rig)
 void rig_connect(struct rig *rig, unsigned int session)
 {
 	struct gk_session_facts facts = facts_of(rig);
+	int fd = connect_peer(rig, session, &facts);
 
-	gk_session_up(&rig->queue.sessions[session], session, connect_peer(rig, session), &facts);
+	gk_session_up(&rig->queue.sessions[session], session, fd, &facts);
 	rig->queue.sessions[session].no_wait_all = rig->options.no_wait_all;
 }
 
 void rig_offer(struct rig *rig, unsigned int session)
 {
-	struct gk_mail_offer offer = {
-		.fd = connect_peer(rig, session),
-		.id = session,
-		.facts = facts_of(rig),
-	};
+	struct gk_mail_offer offer = {.id = session, .facts = facts_of(rig)};
 
+	offer.fd = connect_peer(rig, session, &offer.facts);
 	assert_int_equal(rig->queue.sessions[session].state, GK_SESSION_DEAD);
 	gk_mail_offer(&rig->queue.mail, session, &offer);
 	while (gk_mail_offered(&rig->queue.mail, session))
@@ -130,6 +151,8 @@ void rig_close_peer(struct rig *rig, unsigned int session)
 	if (rig->peer[session] >= 0)
 		close(rig->peer[session]);
 	rig->peer[session] = -1;
+	tls_peer_forget(rig->tls[session]);
+	rig->tls[session] = NULL;
 }
 
 void rig_turn(struct rig *rig)

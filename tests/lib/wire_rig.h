@@ -34,6 +34,7 @@ struct rig_options {
 	struct gk_retry_policy retry;   /* zeroed: what a connection carried fails with it */
 	struct gk_flush_track *unflushed; /* see struct gk_queue_params, as the next one */
 	bool force_fua;
+	bool tls;                       /* through TLS in user space; so with $GK_RIG_TLS (1.2, 1.3) */
 };
 
 struct rig {
@@ -41,6 +42,7 @@ struct rig {
 	struct gk_queue queue;
 	struct mem_front front;
 	int peer[RIG_SESSIONS]; /* the server's ends; -1: closed, or given away */
+	struct tls_peer *tls[RIG_SESSIONS]; /* with TLS: what decrypts for them */
 };
 
 /* Prints why and returns true on a host without io_uring: main() then returns 77. */

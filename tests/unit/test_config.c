@@ -31,6 +31,9 @@ static void check_default_device(const struct gk_device_config *device)
 	assert_string_equal(device->tls.key, "");
 	assert_string_equal(device->tls.psk_file, "");
 	assert_string_equal(device->tls.hostname, "");
+	assert_string_equal(device->tls.ciphers, "");
+	assert_int_equal(device->tls.min_version, GK_TLS_VERSION_1_2);
+	assert_int_equal(device->tls.ktls, GK_KTLS_AUTO);
 }
 
 static void check_default_file(const struct gk_config *config)
@@ -109,7 +112,8 @@ static void unknown_keys_are_named_with_the_known_ones(void **state)
 		"zero_copy_threshold, send_zc, read_only, structured_replies, connect_timeout, "
 		"request_timeout, reconnect_timeout, unflushed, fence, fence_timeout, on_exit, "
 		"tls.verify, "
-		"tls.ca, tls.cert, tls.key, tls.psk_file, tls.hostname";
+		"tls.ca, tls.cert, tls.key, tls.psk_file, tls.hostname, tls.ciphers, "
+		"tls.min_version, tls.ktls";
 	static const struct {
 		const char *text, *place, *known;
 	} unknown[] = {
@@ -237,8 +241,8 @@ static void several_mistakes_in_one_file_are_all_reported(void **state)
 		":6: devices[1].remote: expected an NBD URI: a host is missing after //",
 		":6: devices[1].fence: expected \"timeout\" or \"strict\"",
 		":7: devices[1].tls.verify: expected true or false",
-		":7: devices[1].tls.key: expected \"\": TLS is not available yet",
 		":6: devices[1].name: required, but missing",
+		":6: devices[1].tls: expected cert and key together",
 		":8: devices[2]: expected a group { ... }",
 	};
 

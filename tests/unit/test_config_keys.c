@@ -175,43 +175,56 @@ static void a_bad_remote_is_named_with_the_reason(void **state)
 
 static void a_key_of_a_later_feature_takes_its_default_and_nothing_else(void **state)
 {
-	static const struct {
-		const char *standard, *other, *key, *expected, *feature;
-	} keys[] = {
-		{"tls = { verify = true; };", "tls = { verify = false; };", "tls.verify", "true",
-		 "TLS is not available yet"},
-		{"tls = { ca = \"\"; };", "tls = { ca = \"/ca\"; };", "tls.ca", "\"\"",
-		 "TLS is not available yet"},
-		{"tls = { cert = \"\"; };", "tls = { cert = \"/c\"; };", "tls.cert", "\"\"",
-		 "TLS is not available yet"},
-		{"tls = { key = \"\"; };", "tls = { key = \"/k\"; };", "tls.key", "\"\"",
-		 "TLS is not available yet"},
-		{"tls = { psk_file = \"\"; };", "tls = { psk_file = \"/p\"; };", "tls.psk_file",
-		 "\"\"", "TLS is not available yet"},
-		{"tls = { hostname = \"\"; };", "tls = { hostname = \"h\"; };", "tls.hostname",
-		 "\"\"", "TLS is not available yet"},
-		{"tls = { };", NULL, NULL, NULL, NULL},
-	};
-
 	(void)state;
-	for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
-		char text[256], want[256];
-
-		device_line(keys[i].standard, text, sizeof(text));
-		gk_config_free(load_good(text));
-		if (!keys[i].other)
-			continue;
-		device_line(keys[i].other, text, sizeof(text));
-		snprintf(want, sizeof(want), ":2: devices[0].%s: expected %s: %s", keys[i].key,
-			 keys[i].expected, keys[i].feature);
-		text_is_bad(text, want);
-	}
-	text_is_bad("devices = ( { name = \"a\"; remote = \"nbds://h/\"; } );",
-		    ":1: devices[0].remote: expected a URI without TLS: TLS is not available yet");
 	text_is_bad(
 		"control = { metrics = \"127.0.0.1:9000\"; };\n"
 		"devices = ( { name = \"a\"; remote = \"nbd://h/\"; } );",
 		":1: control.metrics: expected \"\": the metrics endpoint is not available yet");
+}
+
+static void tls_settings_that_contradict_each_other_are_named(void **state)
+{
+	static const struct {
+		const char *setting, *want;
+	} cases[] = {
+		{"tls = { min_version = \"1.1\"; };",
+		 ":2: devices[0].tls.min_version: expected \"1.2\" or \"1.3\""},
+		{"tls = { ktls = \"on\"; };",
+		 ":2: devices[0].tls.ktls: expected \"auto\", \"send\" or \"off\""},
+		{"tls = { psk_file = \"/p\"; ca = \"/c\"; };",
+		 ":1: devices[0].tls: expected either psk_file or ca, cert and key"},
+		{"tls = { psk_file = \"/p\"; cert = \"/c\"; key = \"/k\"; };",
+		 ":1: devices[0].tls: expected either psk_file or ca, cert and key"},
+		{"tls = { cert = \"/c\"; };",
+		 ":1: devices[0].tls: expected cert and key together"},
+		{"tls = { key = \"/k\"; };",
+		 ":1: devices[0].tls: expected cert and key together"},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		char text[256];
+
+		device_line(cases[i].setting, text, sizeof(text));
+		text_is_bad(text, cases[i].want);
+	}
+	gk_config_free(load_good("devices = ( { name = \"a\"; remote = \"nbds://h/\";\n"
+				 "tls = { verify = false; ca = \"/a\"; cert = \"/c\"; key = \"/k\";"
+				 " ciphers = \"x\"; min_version = \"1.3\"; ktls = \"off\"; }; } );"));
+	gk_config_free(load_good("devices = ( { name = \"a\"; remote = (\"nbds://h/\",\n"
+				 "\"nbds+unix:///?socket=/s\"); tls = { psk_file = \"/p\"; }; } );"));
+}
+
+/* A fail-over must not take away what protects the data. */
+static void remotes_have_tls_all_or_none(void **state)
+{
+	(void)state;
+	text_is_bad("devices = ( { name = \"a\"; remote = (\"nbds://h/\", \"nbd://i/\"); } );",
+		    ":1: devices[0].remote: expected all remotes with TLS (nbds) or all without, "
+		    "for they take over from one another");
+	text_is_bad("devices = ( { name = \"a\"; remote = \"nbds://h/?tls-type=anon\"; } );",
+		    ":1: devices[0].remote: expected tls-type=x509 or psk: anonymous TLS protects "
+		    "from nobody who can change what passes");
 }
 
 static void bad_values_of_the_daemon_are_named(void **state)
@@ -243,6 +256,8 @@ int main(void)
 		cmocka_unit_test(names_have_letters_digits_and_a_few_signs),
 		cmocka_unit_test(a_bad_remote_is_named_with_the_reason),
 		cmocka_unit_test(a_key_of_a_later_feature_takes_its_default_and_nothing_else),
+		cmocka_unit_test(tls_settings_that_contradict_each_other_are_named),
+		cmocka_unit_test(remotes_have_tls_all_or_none),
 		cmocka_unit_test(bad_values_of_the_daemon_are_named),
 	};
 

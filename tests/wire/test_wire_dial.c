@@ -354,9 +354,12 @@ static void what_is_not_there_is_said_with_advice(void **state)
 	use_uri("nbd://nowhere.test");
 	assert_int_equal(fails(10), -EHOSTUNREACH);
 	assert_says("\"nowhere.test\" does not resolve");
-	use_uri("nbds://127.0.0.1");
-	assert_int_equal(fails(10), -ENOTSUP);
-	assert_says("TLS");
+	use_uri("nbds://127.0.0.1/?tls-type=psk");
+	assert_int_equal(fails(10), -EINVAL);
+	assert_says("set tls-psk-file in the URI or tls.psk_file");
+	use_uri("nbds://127.0.0.1/?tls-psk-file=%s/none", directory);
+	assert_int_equal(fails(10), -ENOENT);
+	assert_says("cannot read tls.psk_file");
 }
 
 static void each_bad_manner_of_a_server_has_its_sentence(void **state)
