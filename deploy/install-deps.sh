@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # Installs what building gkproxy, its tests and the demo need, on Debian 12 and 13; "install-deps.sh build"
-# only what building gkproxy needs. Quick when all is there. As root, or with sudo.
+# only what building gkproxy needs, "install-deps.sh bench" also what the benchmarks count with. Quick when
+# all is there. As root, or with sudo.
 set -euo pipefail
 
 packages=(
@@ -20,6 +21,7 @@ packages=(
 	# the virtual machine
 	qemu-system-x86 seabios cpio xz-utils zstd debian-archive-keyring
 )
+[ "${1:-}" != bench ] || packages+=(strace linux-perf)
 
 missing=()
 for package in "${packages[@]}"; do

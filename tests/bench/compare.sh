@@ -18,11 +18,13 @@ usage() {
 	               registered on mainline, not at all on stock, and elsewhere as what gkproxy chooses
 	  --quick      one round of short runs of a few jobs: shows that all works, measures little
 	  --rounds N   default 3
-	  --seconds S  of each run, default 5, besides one to warm up
+	  --seconds S  of each run, default 2, besides 0.3 to warm up
 	  --jobs REGEX only these
 	  --icount     counts instructions instead, in a machine whose clock is the number of instructions: for
 	               each MB those of the subject, of fio, of the server
-	  --json FILE  writes the table there, too
+	  --json FILE  writes the table there, too: markdown.sh makes one for a README of it
+
+	A complete run takes about a quarter of an hour on a quiet machine.
 	END
 }
 
@@ -33,11 +35,12 @@ die() {
 
 bench_dir=$(dirname "$(realpath "$0")")
 top=$(realpath "$bench_dir/../..")
-kernel=stock rounds=3 seconds=5 jobs=. icount='' json=''
+command="tests/bench/compare.sh $*"
+kernel=stock rounds=3 seconds=2 jobs=. icount='' json=''
 while [ $# -gt 0 ]; do
 	case $1 in
 	-k) kernel=${2:?} && shift ;;
-	--quick) rounds=1 seconds=2 jobs='^(4k-rand(read|write)-qd(1|32)|128k-read-qd8|512k-(read|write)-qd8)$' ;;
+	--quick) rounds=1 seconds=1 jobs='^(4k-rand(read|write)-qd(1|32)|128k-read-qd8|512k-(read|write)-qd8)$' ;;
 	--rounds) rounds=${2:?} && shift ;;
 	--seconds) seconds=${2:?} && shift ;;
 	--jobs) jobs=${2:?} && shift ;;
@@ -68,7 +71,7 @@ if [ -n "$icount" ]; then
 else
 	options+=(-c 2)
 fi
-type -P strace >/dev/null || die "strace is not installed: run deploy/install-deps.sh"
+"$top/deploy/install-deps.sh" bench
 options+=(-p strace)
 # 15 jobs, 6 subjects, and as much again for starting and taking stock.
 options+=(-t $((1800 + (rounds + 1) * 15 * 6 * (seconds + 8) * 2)))
@@ -82,7 +85,7 @@ jq -e 'select(.job)' "$tmp/all" >/dev/null || die "no job is called like '$jobs'
 
 echo
 if [ -n "$icount" ]; then
-	jq -s --arg kernel "$kernel" --arg release "$release" '{kernel: $kernel, release: $release, rounds: 1,
+	jq -s --arg kernel "$kernel" --arg release "$release" --arg command "$command" '{kernel: $kernel, release: $release, command: $command, rounds: 1,
 		note: "one CPU; copies count 0.13 M/MB to or from user memory, 0.39 M/MB within the kernel: see README.md",
 		rows: map(select(.job))}' "$tmp/all" >"$tmp/report"
 	columns="job=job subject=subject instructions_per_mb=own/MB fio_instructions_per_mb=fio/MB \
@@ -93,7 +96,7 @@ kernel; hardware makes no such difference (tests/bench/README.md)."
 else
 	calls=$(jq -rs 'map(.how // empty) | unique | join(", ")' "$tmp/all")
 	jq -s --arg base nbdko-1 --arg twin "${zc:+$zc/copy}" --argjson by_latency true --arg kernel "$kernel" \
-		--arg release "$release" --arg note "system calls counted by: $calls" \
+		--arg release "$release" --arg command "$command" --argjson seconds "$seconds" --arg note "system calls counted by: $calls" \
 		-f "$bench_dir/report.jq" "$tmp/all" >"$tmp/report"
 	columns="job=job subject=subject iops=IOPS mbps=MB/s p50_us=p50-us p99_us=p99-us cpu_us_per_io=CPU-us/io \
 total_cpu_us_per_io=total-us/io cpu_over_twin=CPU/copy syscalls_per_io=calls/io enters_per_io=enters/io ratio=ratio"

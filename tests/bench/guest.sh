@@ -167,21 +167,25 @@ run_fio() {
 # this too: fio's process, the subject and the kernel's workers, for all subjects alike.
 measure() {
 	local device=${device_of[$3]} sectors ticks args before_sectors before_daemon before_kernel daemon
+	local before_loops=0 n_loops=0 loops='[.devices[].counters.loops] | add'
 
 	fio_args "$device" "$4" "$5" "$6"
+	[[ $3 = nbdko* ]] || before_loops=$(status "$loops")
 	sectors_of "$device"
 	before_sectors=$sectors
 	ticks_of "$gkproxy_pid"
 	before_daemon=$ticks
 	kernel_ticks
 	before_kernel=$ticks
-	run_fio --time_based --runtime="$GK_BENCH_SECONDS" --ramp_time=1
+	run_fio --time_based --runtime="$GK_BENCH_SECONDS" --ramp_time=300ms
 	ticks_of "$gkproxy_pid"
 	daemon=$((ticks - before_daemon))
 	kernel_ticks
 	sectors_of "$device"
+	[[ $3 = nbdko* ]] || n_loops=$(($(status "$loops") - before_loops))
 	jq -c --argjson round "$1" --arg job "$2" --arg subject "$3" --argjson tick_us $((1000000 / ticks_per_s)) \
 		--argjson daemon "$daemon" --argjson kernel $((ticks - before_kernel)) \
+		--argjson loops "$n_loops" \
 		--argjson bs "$5" --argjson n $(((sectors - before_sectors) * 512 / $5)) '.jobs[0]
 		| ((.usr_cpu + .sys_cpu) * .job_runtime * 10 / .mixed.total_ios) as $fio_us
 		| .mixed | {round: $round, job: $job, subject: $subject,
@@ -190,6 +194,7 @@ measure() {
 			p99_us: (.lat_ns.percentile["99.000000"] / 1000),
 			cpu_us_per_io: ((if $subject | startswith("nbdko") then $kernel else $daemon end)
 				* $tick_us / $n),
+			enters_per_io: (if $subject | startswith("nbdko") then null else $loops / $n end),
 			total_cpu_us_per_io: ($fio_us + ($daemon + $kernel) * $tick_us / $n)}' \
 		"$dir/fio.json" | sed 's/^/@@ /'
 }
@@ -211,18 +216,16 @@ trace_daemon() {
 }
 
 count_calls() {
-	local job=$1 subject=$2 device=${device_of[$2]} sectors args strace_pid='' before before_loops calls n how
-	local loops='[.devices[].counters.loops] | add'
+	local job=$1 subject=$2 device=${device_of[$2]} sectors args strace_pid='' before calls n how
 	shift 2
 
 	fio_args "$device" "$@"
-	before_loops=$(status "$loops")
 	sectors_of "$device"
 	before=$sectors
 	if [ -e "$tracing/events/raw_syscalls/sys_enter/hist" ]; then
 		how=kernel
 		trace_daemon
-		run_fio --time_based --runtime="$GK_BENCH_SECONDS"
+		run_fio --time_based --runtime=1
 		calls=$(awk '/hitcount:/ { n += $NF } END { print n + 0 }' "${trigger%trigger}hist")
 		echo "!$trigger_text" >"$trigger"
 	else
@@ -230,7 +233,7 @@ count_calls() {
 		strace -qq -c -U calls,name -f -p "$gkproxy_pid" -o "$dir/strace" &
 		strace_pid=$!
 		wait_for 30 "strace holds the daemon" traced
-		run_fio --time_based --runtime="$GK_BENCH_SECONDS"
+		run_fio --time_based --runtime=1
 		kill -INT "$strace_pid"
 		wait "$strace_pid" || true
 		calls=$(awk '$2 == "total" { print $1 }' "$dir/strace")
@@ -238,9 +241,7 @@ count_calls() {
 	sectors_of "$device"
 	n=$(((sectors - before) * 512 / $2))
 	jq -nc --arg job "$job" --arg subject "$subject" --argjson calls "$calls" --argjson n "$n" --arg how "$how" \
-		--argjson loops $(($(status "$loops") - before_loops)) '{job: $job, subject: $subject,
-			once: {syscalls_per_io: ($calls / $n), enters_per_io: ($loops / $n)}, how: $how}' |
-		sed 's/^/@@ /'
+		'{job: $job, subject: $subject, once: {syscalls_per_io: ($calls / $n)}, how: $how}' | sed 's/^/@@ /'
 }
 
 traced() {
@@ -309,8 +310,9 @@ each() {
 	done
 }
 
+# Another queue changes little here.
 count_calls_of_gkproxy() {
-	[[ $2 = nbdko* ]] || count_calls "$@"
+	[[ $2 != gkproxy*-1 ]] || count_calls "$@"
 }
 
 start_subjects

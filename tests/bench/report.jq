@@ -5,7 +5,7 @@
 #   $base         the subject that the others are compared with
 #   $twin         "A/B": a subject whose name has A in it is also compared with the one that has B
 #   $by_latency   true: at depth 1 the ratio is that of the median latencies
-#   $kernel, $release, $note   go into the head
+#   $kernel, $release, $command, $seconds (of a run), $note   go into the head
 #
 # A measurement is {round, job, subject, iops, mbps, p50_us, p99_us, cpu_us_per_io, ...}. What is counted
 # once, outside the rounds, comes as {job, subject, once: {...}}.
@@ -32,8 +32,10 @@ def first_seen(f): reduce .[] as $x ([]; ($x | f) as $k | if index([$k]) then . 
 | {
     kernel: $kernel,
     release: $release,
+    command: $command,
     note: $note,
     rounds: ($all | map(.round) | max),
+    seconds: $seconds,
     rows: [
       $all | first_seen(.job)[] as $job
       | [.[] | select(.job == $job).subject] | unique
@@ -57,6 +59,8 @@ def first_seen(f): reduce .[] as $x ([]; ($x | f) as $k | if index([$k]) then . 
           cpu_ratio: ($runs | map(over(.cpu_us_per_io; base.cpu_us_per_io)) | median | short),
           cpu_over_twin: ($runs | map(over(.cpu_us_per_io; twin.cpu_us_per_io)) | median | short),
           cpu_us_per_mb: ($runs | map(over(.cpu_us_per_io * .iops; .mbps)) | median | short),
+          enters_per_io: ($runs | map(.enters_per_io) | median | short),
+          total_cpu_ratio: ($runs | map(over(.total_cpu_us_per_io; base.total_cpu_us_per_io)) | median | short),
           total_cpu_us_per_io: ($runs | map(.total_cpu_us_per_io) | median | short),
           ratio_min: ($runs | map(over(.mbps; base.mbps)) | min | short),
           ratio_max: ($runs | map(over(.mbps; base.mbps)) | max | short)

@@ -17,13 +17,14 @@ usage() {
 
 	  --quick      one round of short runs of a few jobs: shows that all works, measures little
 	  --rounds N   default 3
-	  --seconds S  of each run, default 3
+	  --seconds S  of each run, default 2, besides 0.5 to warm up
 	  --size MIB   of the export, which nbdcopy copies once in a run; default 256
 	  --jobs REGEX only these
-	  --json FILE  writes the table there, too
+	  --json FILE  writes the table there, too: markdown.sh makes one for a README of it
 
 	The client runs on the first CPU, the server on the others. Programs are taken from $GK_BUILD (default:
-	build/ in the source tree), where they are brought up to date first.
+	build/ in the source tree), where they are brought up to date first. A complete run takes about 12 minutes on
+	a quiet machine.
 	END
 }
 
@@ -35,10 +36,11 @@ die() {
 bench_dir=$(dirname "$(realpath "$0")")
 top=$(realpath "$bench_dir/../..")
 build=${GK_BUILD:-$top/build}
-rounds=3 seconds=3 warm_up=0.5 export_mib=256 jobs_wanted=. json='' quick=''
+command="tests/bench/wire.sh $*"
+rounds=3 seconds=2 warm_up=0.5 warm_up_ms=500 export_mib=256 jobs_wanted=. json='' quick=''
 while [ $# -gt 0 ]; do
 	case $1 in
-	--quick) quick=1 rounds=1 seconds=1 warm_up=0.2 export_mib=64 ;;
+	--quick) quick=1 rounds=1 seconds=1 warm_up=0.2 warm_up_ms=200 export_mib=64 ;;
 	--rounds) rounds=${2:?} && shift ;;
 	--seconds) seconds=${2:?} && shift ;;
 	--size) export_mib=${2:?} && shift ;;
@@ -64,6 +66,7 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+"$top/deploy/install-deps.sh" bench
 {
 	[ -e "$build/Makefile" ] || [ -e "$build/build.ninja" ] || cmake -S "$top" -B "$build"
 	cmake --build "$build" --target wire_bench null_server -j "$(nproc)"
@@ -165,8 +168,8 @@ run_libnbd() {
 	local args
 
 	fio_args "$@"
-	# fio takes whole seconds of ramp time and no fractions.
-	fio_json "$3" "${args[@]}" --time_based --runtime="$seconds" --ramp_time=1
+	# fio takes no fractions of a second.
+	fio_json "$3" "${args[@]}" --time_based --runtime="$seconds" --ramp_time="${warm_up_ms}ms"
 }
 
 # nbdcopy_args URI RW BS QD: sets args. It copies the export once, in order; a write reads its data from
@@ -302,7 +305,7 @@ note="data path copy with user memory as front, one TCP connection over loopback
 libnbd-fio includes fio's own, CPU of nbdcopy writes includes reading the source from memory; system calls \
 counted with $([ -n "$perf_counts" ] && echo perf || echo strace)"
 jq -s --arg base libnbd-fio-1 --arg twin "" --argjson by_latency false --arg kernel "$(uname -r)" \
-	--arg release "$(uname -v)" --arg note "$note" -f "$bench_dir/report.jq" "$tmp/all" >"$tmp/report"
+	--arg release "$(uname -v)" --arg command "$command" --argjson seconds "$seconds" --arg note "$note" -f "$bench_dir/report.jq" "$tmp/all" >"$tmp/report"
 [ -z "$json" ] || cp "$tmp/report" "$json"
 jq -r --arg columns "job=job subject=subject iops=IOPS mbps=MB/s p50_us=p50-us p99_us=p99-us \
 cpu_us_per_io=CPU-us/io cpu_us_per_mb=CPU-us/MB syscalls_per_io=calls/io ratio=ratio cpu_ratio=CPU-ratio" \
