@@ -14,6 +14,7 @@
 #include "dial.h"
 #include "gk_ublk.h"
 #include "nbd_request.h"
+#include "orphans.h"
 #include "probe.h"
 
 #define CONNECT_TIMEOUT_S 10.0
@@ -272,15 +273,19 @@ static void print_host(const json_t *host)
 	print_feature("recovery", json_object_get(host, "recovery"));
 	print_feature("send_zc", json_object_get(host, "send_zc"));
 	print_feature("ktls", json_object_get(host, "ktls"));
+	if (json_object_get(host, "orphans"))
+		gk_orphans_print(json_object_get(host, "orphans"));
 }
 
-static int probe_host(bool json)
+static int probe_host(bool json, const char *state_dir)
 {
 	struct gk_probe probe;
 	json_t *host;
 
 	gk_probe_run(&probe);
 	host = host_facts(&probe);
+	if (host && probe.ublk == 0)
+		json_object_set_new(host, "orphans", gk_orphans_json(state_dir));
 	if (!host) {
 		fprintf(stderr, "gkproxy: out of memory\n");
 		return 1;
@@ -492,24 +497,41 @@ int gk_cmd_probe(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"json", no_argument, NULL, 'j'},
+		{"remove", required_argument, NULL, 'r'},
+		{"state-dir", required_argument, NULL, 's'},
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
 	};
-	static const char usage[] = "usage: gkproxy probe [URI] [--json]\n";
+	static const char usage[] = "usage: gkproxy probe [URI] [--json]\n"
+				    "       gkproxy probe [--json] [--state-dir DIR]\n"
+				    "       gkproxy probe --remove ID [--state-dir DIR]\n";
+	const char *state_dir = GK_ORPHANS_STATE_DIR;
 	bool json = false;
+	long remove_id = -1;
+	char *end;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == 'j') {
 			json = true;
+		} else if (c == 's') {
+			state_dir = optarg;
+		} else if (c == 'r') {
+			remove_id = strtol(optarg, &end, 10);
+			if (!*optarg || *end || remove_id < 0 || remove_id > INT32_MAX) {
+				fprintf(stderr, "gkproxy: --remove takes the N of /dev/ublkbN\n");
+				return 2;
+			}
 		} else {
 			fputs(usage, c == 'h' ? stdout : stderr);
 			return c == 'h' ? 0 : 2;
 		}
 	}
-	if (argc - optind > 1) {
+	if (argc - optind > (remove_id < 0)) {
 		fputs(usage, stderr);
 		return 2;
 	}
-	return optind < argc ? probe_server(argv[optind], json) : probe_host(json);
+	if (remove_id >= 0)
+		return gk_orphans_remove(state_dir, (unsigned int)remove_id);
+	return optind < argc ? probe_server(argv[optind], json) : probe_host(json, state_dir);
 }

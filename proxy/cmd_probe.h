@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * gkproxy probe [URI] [--json]: what this host can do, and with a URI what the server there offers.
+ * gkproxy probe [URI] [--json]: what this host can do and which devices nobody serves, and with a
+ * URI what the server there offers. --remove ID: removes one of those devices.
  * Runs alone in the process; prints to stdout, reasons of a failure to stderr.
  */
 #ifndef GK_CMD_PROBE_H

@@ -26,6 +26,11 @@ uint64_t gk_recovery_cookie(void)
 	return COOKIE_MARK << 48 | cookie >> 16;
 }
 
+bool gk_recovery_is_cookie(uint64_t ublksrv_flags)
+{
+	return ublksrv_flags >> 48 == COOKIE_MARK;
+}
+
 static void note_path(const char *state_dir, const char *name, char *ret_path)
 {
 	snprintf(ret_path, PATH_MAX, "%s/%s.json", state_dir, name);

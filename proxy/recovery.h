@@ -47,7 +47,8 @@ int gk_recovery_find(struct gk_ublk_ctrl *ctrl, const char *state_dir,
 int gk_recovery_compare(const struct gk_device_config *config, const struct gk_kept_device *kept,
 			const struct gk_device_plan *plan, char *why, size_t why_size);
 
-/* A number that is ours: for ublksrv_flags of a new device. */
+/* A number that is ours: for ublksrv_flags of a new device. And whether one is. */
 uint64_t gk_recovery_cookie(void);
+bool gk_recovery_is_cookie(uint64_t ublksrv_flags);
 
 #endif
