@@ -16,7 +16,7 @@ _gkproxy() {
 		words='probe status -c -t --help --version'
 	else
 		case $command in
-		probe) words='nbd:// nbd+unix:// nbd+vsock:// --json --help' ;;
+		probe) words='nbd:// nbd+unix:// nbd+vsock:// --json --remove --state-dir --help' ;;
 		status)
 			words='--json --socket --help'
 			# The names of devices, when there is a daemon that tells them.
