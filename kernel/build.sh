@@ -200,7 +200,7 @@ prepare_source()
 		say "note: this is $source; the series was last tested with $tested_version"
 	tree=$cache/$source/$tree_name
 	# Several may build from a tree at a time, while nobody changes it.
-	exec 8>"$cache/$tree_name.lock"
+	exec 8>"$cache/tree-$tree_name.lock"
 	until flock -s 8 && source_is_current; do
 		flock -u 8
 		flock -x 8

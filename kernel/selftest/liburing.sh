@@ -84,8 +84,8 @@ run_on()
 		-f "$results/run:/gk/run-liburing" /gk/run-liburing
 }
 
-run_on "$stock" >"$results/stock"
-run_on "$patched" >"$results/patched"
+run_on "$stock" | tee "$results/stock" >&2
+run_on "$patched" | tee "$results/patched" >&2
 for kernel in stock patched; do
 	[[ $(tail -n1 "$results/$kernel") == end ]] || {
 		echo "liburing.sh: the run on $kernel did not reach its end" >&2
