@@ -6,6 +6,8 @@
 #   GK_BENCH_ROUNDS   0: none, counts instead the instructions of one run (in a guest of run.sh -i)
 #   GK_BENCH_SECONDS  of each run
 #   GK_BENCH_JOBS     regular expression
+#   GK_BENCH_SIZES    not empty: other jobs, of sizes around zero_copy_threshold, all of them without a copy where
+#                     the data path can
 #   GK_BENCH_ZC       data path for the zero copy subjects: group, registered; auto: what there is
 # shellcheck source=tests/lib/functions.sh
 . tests/lib/functions.sh
@@ -24,6 +26,14 @@ for size in 64 128 512 1024; do
 	jobs+=("${size}k-read-qd8 read $((size * 1024)) 8" "${size}k-write-qd8 write $((size * 1024)) 8")
 done
 jobs+=("4k-randrw70-qd32 randrw 4096 32")
+
+threshold=32K
+if [ -n "${GK_BENCH_SIZES:-}" ]; then
+	jobs=() threshold=0
+	for size in 4 8 16 32 64 128 256; do
+		jobs+=("${size}k-randread-qd8 randread $((size * 1024)) 8" "${size}k-randwrite-qd8 randwrite $((size * 1024)) 8")
+	done
+fi
 
 # ---- subjects: NAME DEVICE ----
 
@@ -45,7 +55,7 @@ start_subjects() {
 			for n in 1 2; do
 				[ "$id" = 0 ] || echo ,
 				echo "{ name = \"$path-$n\"; id = $id; remote = \"$uri\"; data_path = \"$path\";"
-				echo "  queues = $n; connections = $n; }"
+				echo "  queues = $n; connections = $n; zero_copy_threshold = \"$threshold\"; }"
 				id=$((id + 1))
 			done
 		done
@@ -278,7 +288,7 @@ count_instructions() {
 	local job=$1 subject=$2 counts short span=16
 	shift 2
 
-	[ "$2" -le 4096 ] || span=128
+	[ "$2" -le 16384 ] || span=128
 	instructions_of "$subject" "$@" 8
 	short=$counts
 	instructions_of "$subject" "$@" $((8 + span))

@@ -25,7 +25,8 @@ def table($columns):
 
 ([.rows[].subject] | first_seen) as $subjects
 | ($subjects | map(select(startswith("nbdko") | not))) as $ours
-| "`\(.command)`, kernel \(.release | tostring | split(" ")[0]):",
+# compare.sh: stock, and its version; wire.sh: the version, and when it was built.
+| "`\(.command | sub(" --json [^ ]+"; ""))`, kernel \(if $subjects | index("nbdko-1") then .release else .kernel end):",
   "",
   if any(.rows[]; has("instructions_per_mb")) then
     table($subjects | map({heading: "\(.): total, own", subjects: [.],
