@@ -79,6 +79,8 @@ void gk_config_free(struct gk_config *config)
 		gk_config_keys_done(gk_config_device_keys, device);
 	}
 	free(config->devices);
+	free_remotes(config->defaults.remotes, config->defaults.n_remotes);
+	gk_config_keys_done(gk_config_device_keys, &config->defaults);
 	gk_config_keys_done(gk_config_file_keys, config);
 	free(config->path);
 	free(config);
@@ -274,22 +276,20 @@ static void read_device(struct reader *reader, const config_setting_t *group,
 }
 
 /* Reads them once for their mistakes; NULL when there is nothing that devices could take over. */
-static const config_setting_t *read_defaults(struct reader *reader, const config_setting_t *root)
+static const config_setting_t *read_defaults(struct reader *reader, const config_setting_t *root,
+					     struct gk_device_config *device)
 {
 	const config_setting_t *defaults = config_setting_get_member(root, "defaults");
-	struct gk_device_config device = {0};
-	struct target target = {gk_config_device_keys, &device, "defaults."};
+	struct target target = {gk_config_device_keys, device, "defaults."};
 
+	start(reader, gk_config_device_keys, device);
 	if (defaults && !config_setting_is_group(defaults)) {
 		mistake(reader, line_of(defaults), "defaults", "expected a group { ... }");
 		return NULL;
 	}
 	if (!defaults)
 		return NULL;
-	start(reader, gk_config_device_keys, &device);
 	read_group(reader, defaults, "", &target);
-	free_remotes(device.remotes, device.n_remotes);
-	gk_config_keys_done(gk_config_device_keys, &device);
 	return defaults;
 }
 
@@ -322,7 +322,7 @@ static void check_unique(struct reader *reader, const config_setting_t *devices,
 static void read_devices(struct reader *reader, const config_setting_t *root,
 			 struct gk_config *config)
 {
-	const config_setting_t *defaults = read_defaults(reader, root);
+	const config_setting_t *defaults = read_defaults(reader, root, &config->defaults);
 	const config_setting_t *devices = config_setting_get_member(root, "devices");
 	int n = devices && config_setting_is_list(devices) ? config_setting_length(devices) : 0;
 

@@ -62,6 +62,7 @@ struct gk_config {
 	char *state_dir;              /* /run/gkproxy */
 	char *control_socket;         /* /run/gkproxy/control.sock */
 	char *metrics;                /* "address:port"; "": off */
+	struct gk_device_config defaults; /* no name, and seldom a remote */
 	struct gk_device_config *devices; /* at least one */
 	size_t n_devices;
 };

@@ -79,32 +79,10 @@ const struct gk_config_key gk_config_device_keys[] = {
 	{.name = NULL},
 };
 
-/*
- * Keys that take only their default until the feature is there; the issue that brings it deletes
- * the row. A key that ends with a dot stands for all keys of that group.
- */
-static const struct {
-	const char *key;
-	const char *feature;
-} missing[] = {
-	{"control.metrics", "the metrics endpoint"},
-};
-
 struct value {
 	double number;	  /* also the length of a text and the index of a choice */
 	const char *text; /* texts only; the setting owns it */
 };
-
-static int find_missing(const char *key)
-{
-	for (size_t i = 0; i < sizeof(missing) / sizeof(missing[0]); i++) {
-		size_t n = strlen(missing[i].key);
-
-		if (!strncmp(missing[i].key, key, n) && (!key[n] || missing[i].key[n - 1] == '.'))
-			return (int)i;
-	}
-	return -1;
-}
 
 const struct gk_config_key *gk_config_keys_find(const struct gk_config_key *keys, const char *name)
 {
@@ -323,35 +301,6 @@ static void say_expected(const struct gk_config_key *key, char *expected, size_t
 	}
 }
 
-static void say_default(const struct gk_config_key *key, char *text, size_t size)
-{
-	if (key->kind == GK_KEY_CHOICE)
-		snprintf(text, size, "\"%s\"", key->choices[(int)key->fallback]);
-	else if (key->kind == GK_KEY_BOOL)
-		snprintf(text, size, "%s", key->fallback != 0 ? "true" : "false");
-	else if (is_text(key))
-		snprintf(text, size, "\"%s\"", key->text_fallback);
-	else
-		snprintf(text, size, "%.0f", key->fallback);
-}
-
-static bool is_available(const struct gk_config_key *key, const struct value *value, char *expected,
-			 size_t size)
-{
-	int i = find_missing(key->name);
-	char standard[64];
-
-	if (i < 0)
-		return true;
-	if (is_text(key) ? !strcmp(value->text, key->text_fallback)
-			 : value->number == key->fallback)
-		return true;
-	say_default(key, standard, sizeof(standard));
-	snprintf(expected, size, "expected %s: %s is not available yet", standard,
-		 missing[i].feature);
-	return false;
-}
-
 int gk_config_keys_set(const struct gk_config_key *key, const config_setting_t *setting, void *base,
 		       char *expected, size_t size)
 {
@@ -361,7 +310,5 @@ int gk_config_keys_set(const struct gk_config_key *key, const config_setting_t *
 		say_expected(key, expected, size);
 		return -EINVAL;
 	}
-	if (!is_available(key, &value, expected, size))
-		return -EINVAL;
 	return store(key, &value, base);
 }

@@ -13,12 +13,16 @@ _gkproxy() {
 		;;
 	esac
 	if [ "$COMP_CWORD" = 1 ]; then
-		words='probe status -c -t --help --version'
+		words='probe status attach detach reload log-level -c -t --help --version'
 	else
 		case $command in
 		probe) words='nbd:// nbd+unix:// nbd+vsock:// --json --remove --state-dir --help' ;;
-		status)
+		attach) words='nbd:// nbd+unix:// nbd+vsock:// --name --json --socket --help' ;;
+		reload) words='--json --socket --help' ;;
+		log-level) words='error warning info debug --json --socket --help' ;;
+		status | detach)
 			words='--json --socket --help'
+			[ "$command" = status ] && words+=' --watch' || words+=' --force'
 			# The names of devices, when there is a daemon that tells them.
 			[[ $word == -* ]] || words+=" $(gkproxy status --json 2>/dev/null |
 				sed -n 's/^ *"name": "\(.*\)",*$/\1/p' | tr '\n' ' ')"

@@ -8,7 +8,7 @@ set -euo pipefail
 packages=(
 	# to build gkproxy and its package
 	gcc libc6-dev cmake make pkg-config dpkg-dev file
-	liburing-dev libconfig-dev libjansson-dev libssl-dev
+	liburing-dev libconfig-dev libjansson-dev libmicrohttpd-dev libssl-dev
 )
 [ "${1:-}" = build ] || packages+=(
 	# to build the tests

@@ -15,6 +15,7 @@
 #include "gk_ublk.h"
 #include "nbd_request.h"
 #include "orphans.h"
+#include "privilege.h"
 #include "probe.h"
 
 #define CONNECT_TIMEOUT_S 10.0
@@ -216,7 +217,7 @@ static json_t *copy_path(const struct gk_probe *p)
 	return works_or(p->ublk, "needs ublk");
 }
 
-static json_t *host_facts(const struct gk_probe *p)
+json_t *gk_cmd_probe_host(const struct gk_probe *p)
 {
 	json_t *host, *ublk;
 	struct utsname uts;
@@ -229,6 +230,7 @@ static json_t *host_facts(const struct gk_probe *p)
 			 p->io_uring ? io_uring_missing(p->io_uring) : available(), "ublk", ublk,
 			 "data_paths", "group", group_path(p), "registered", registered_path(p),
 			 "copy", copy_path(p));
+	json_object_set_new(host, "capabilities", gk_privilege_json());
 	json_object_set_new(host, "recovery",
 			    p->ublk ? missing("needs ublk")
 				    : works_or(p->ublk_user_recovery,
@@ -258,6 +260,8 @@ static void print_host(const json_t *host)
 {
 	const json_t *ublk = json_object_get(host, "ublk");
 	const json_t *paths = json_object_get(host, "data_paths");
+	const char *name;
+	json_t *capability;
 
 	printf("%-12s %s\n", "kernel", json_string_value(json_object_get(host, "kernel")));
 	print_feature("io_uring", json_object_get(host, "io_uring"));
@@ -275,6 +279,13 @@ static void print_host(const json_t *host)
 	print_feature("ktls", json_object_get(host, "ktls"));
 	if (json_object_get(host, "orphans"))
 		gk_orphans_print(json_object_get(host, "orphans"));
+	printf("capabilities that gkproxy keeps while it runs\n");
+	json_object_foreach(json_object_get(host, "capabilities"), name, capability)
+		printf("  %-16s %s%s\n", name,
+		       json_object_get(capability, "why") ? "no: " : "yes",
+		       json_object_get(capability, "why")
+			       ? json_string_value(json_object_get(capability, "why"))
+			       : "");
 }
 
 static int probe_host(bool json, const char *state_dir)
@@ -283,7 +294,7 @@ static int probe_host(bool json, const char *state_dir)
 	json_t *host;
 
 	gk_probe_run(&probe);
-	host = host_facts(&probe);
+	host = gk_cmd_probe_host(&probe);
 	if (host && probe.ublk == 0)
 		json_object_set_new(host, "orphans", gk_orphans_json(state_dir));
 	if (!host) {

@@ -7,6 +7,13 @@
 #ifndef GK_CMD_PROBE_H
 #define GK_CMD_PROBE_H
 
+#include <jansson.h>
+
+#include "probe.h"
+
+/* What was found about this host, as JSON; a new reference, NULL when out of memory. Any thread. */
+json_t *gk_cmd_probe_host(const struct gk_probe *probe);
+
 /*
  * argv[0] is "probe". Returns the exit status: 0; 1 the host cannot attach devices (when no URI is
  * given), or the server could not be asked; 2 usage.

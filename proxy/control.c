@@ -2,174 +2,259 @@
 #include "control.h"
 
 #include <errno.h>
-#include <poll.h>
+#include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "log.h"
-#include "notify.h"
 
-#define CLIENTS_MAX   16
-#define REQUEST_BYTES 4096
+#define READ_BYTES    4096
+#define DISCARD_BYTES (16U << 20) /* of a line that is too long, before its sender is cut off */
+#define IDLE_MS       1000        /* a client without a request gives way to new ones after that */
+#define EVENTS        64
+#define LISTENER      UINT32_MAX  /* in epoll's data; else the client's index */
 
 struct client {
-	int fd;
-	char request[REQUEST_BYTES];
+	int fd;          /* -1: the place is free */
+	uint64_t ticket; /* of the request that is carried out */
+	bool waiting;    /* for gk_control_answer() */
+	bool discarding; /* the rest of a line that is too long */
+	char *line;      /* what came of the next requests */
 	size_t have;
-	char *answer; /* being written; NULL while the request is read */
+	size_t discarded;
+	char *answer;    /* being written; NULL: none is */
 	size_t answer_len;
 	size_t sent;
+	uint64_t since_ms; /* of the last thing that went on: a request begun, an answer begun, ... */
 };
 
-static int unix_address(const char *path, struct sockaddr_un *ret_addr)
-{
-	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+struct gk_control {
+	int listen_fd;
+	int epoll_fd;
+	bool listening; /* listen_fd is watched */
+	gk_control_handler *handler;
+	void *arg;
+	uint64_t next_ticket;
+	struct client clients[GK_CONTROL_CLIENTS];
+};
 
-	if (strlen(path) >= sizeof(addr.sun_path))
-		return -ENAMETOOLONG;
-	strcpy(addr.sun_path, path);
-	*ret_addr = addr;
-	return 0;
+static uint64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
-static int connect_to(const struct sockaddr_un *addr)
+json_t *gk_control_ok(json_t *result)
 {
-	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	int r;
-
-	if (fd < 0)
-		return -errno;
-	if (connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0) {
-		r = -errno;
-		close(fd);
-		return r;
-	}
-	return fd;
+	return json_pack("{s:i, s:b, s:o}", "protocol", GK_CONTROL_PROTOCOL, "ok", 1, "result",
+			 result);
 }
 
-static int listen_at(const struct sockaddr_un *addr)
+json_t *gk_control_error(const char *code, const char *format, ...)
+{
+	char message[4096];
+	va_list args;
+	json_t *text;
+
+	va_start(args, format);
+	vsnprintf(message, sizeof(message), format, args);
+	va_end(args);
+	/* A text that was cut in the middle of a character, or came from elsewhere. */
+	text = json_string(message);
+	for (char *c = message; !text && *c; c++)
+		*c = *c & 0x80 ? '?' : *c;
+	json_decref(text);
+	return json_pack("{s:i, s:b, s:{s:s, s:s}}", "protocol", GK_CONTROL_PROTOCOL, "ok", 0,
+			 "error", "code", code, "message", message);
+}
+
+/* Whether another daemon answers there; a socket left behind by one that was killed is removed. */
+static bool is_served(const struct sockaddr_un *addr)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	mode_t old_mask;
-	int r;
+	bool served;
 
 	if (fd < 0)
-		return -errno;
-	old_mask = umask(0177);
-	r = bind(fd, (const struct sockaddr *)addr, sizeof(*addr)) < 0 ? -errno : 0;
-	umask(old_mask);
-	if (!r && listen(fd, CLIENTS_MAX) < 0)
-		r = -errno;
-	if (r) {
-		close(fd);
-		return r;
-	}
-	return fd;
+		return false;
+	/* EAGAIN: it listens, but has as many waiting as it can. */
+	served = !connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) || errno == EAGAIN;
+	if (!served && errno == ECONNREFUSED)
+		unlink(addr->sun_path);
+	close(fd);
+	return served;
 }
 
 int gk_control_listen(const char *path)
 {
-	struct sockaddr_un addr;
-	int r = unix_address(path, &addr);
-	int fd;
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	mode_t old_mask;
+	int fd = -1;
+	int r = 0;
 
-	if (!r) {
-		fd = connect_to(&addr);
-		if (fd >= 0) {
-			close(fd);
-			gk_log(GK_LOG_ERROR, "another gkproxy answers on %s: stop it, or give this "
-			       "one another control.socket and state_dir", path);
-			return -EADDRINUSE;
-		}
-		/* Left behind by a daemon that was killed. */
-		if (fd == -ECONNREFUSED)
-			unlink(path);
-		r = listen_at(&addr);
+	if (strlen(path) >= sizeof(addr.sun_path)) {
+		r = -ENAMETOOLONG;
+		goto out;
 	}
-	if (r < 0)
-		gk_log(GK_LOG_ERROR, "cannot listen on %s: %s", path, gk_strerror(r));
+	strcpy(addr.sun_path, path);
+	if (is_served(&addr)) {
+		gk_log(GK_LOG_ERROR, "another gkproxy answers on %s: stop it, or give this one "
+		       "another control.socket and state_dir", path);
+		return -EADDRINUSE;
+	}
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0) {
+		r = -errno;
+		goto out;
+	}
+	old_mask = umask(0177);
+	r = bind(fd, (const struct sockaddr *)&addr, sizeof(addr)) < 0 ? -errno : 0;
+	umask(old_mask);
+	if (!r && listen(fd, GK_CONTROL_CLIENTS) < 0)
+		r = -errno;
+out:
+	if (!r)
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	gk_log(GK_LOG_ERROR, "cannot listen on %s: %s", path, gk_strerror(r));
 	return r;
 }
 
 static void client_close(struct client *client)
 {
-	if (client->fd >= 0)
-		close(client->fd);
+	if (client->fd < 0)
+		return;
+	close(client->fd);
+	free(client->line);
 	free(client->answer);
 	*client = (struct client){.fd = -1};
 }
 
-static json_t *error_json(const char *why)
+/* Watches for what the client is to do next: nothing while its request is carried out. */
+static void client_watch(struct gk_control *control, struct client *client)
 {
-	return json_pack("{s:b, s:s}", "ok", 0, "error", why);
-}
+	struct epoll_event event = {.data.u32 = (uint32_t)(client - control->clients)};
 
-static json_t *carry_out(const char *line, size_t len, gk_control_handler *handler, void *arg)
-{
-	char why[512] = "";
-	json_error_t error;
-	json_t *request = json_loadb(line, len, JSON_REJECT_DUPLICATES, &error);
-	json_t *result;
-
-	if (!json_is_object(request)) {
-		snprintf(why, sizeof(why), "not a JSON object: %s", request ? "" : error.text);
-		json_decref(request);
-		return error_json(why);
-	}
-	result = handler(arg, request, why, sizeof(why));
-	json_decref(request);
-	return result ? json_pack("{s:b, s:o}", "ok", 1, "result", result) : error_json(why);
-}
-
-static void client_answer(struct client *client, json_t *json)
-{
-	char *text = json ? json_dumps(json, JSON_COMPACT) : NULL;
-
-	json_decref(json);
-	client->sent = 0;
-	client->answer_len = 0;
-	/* The new line takes the place of the terminating NUL. */
-	if (text) {
-		client->answer_len = strlen(text) + 1;
-		text[client->answer_len - 1] = '\n';
-	}
-	client->answer = text;
-	if (!text)
+	if (client->fd < 0)
+		return;
+	if (client->answer)
+		event.events = EPOLLOUT;
+	else if (!client->waiting)
+		event.events = EPOLLIN;
+	if (epoll_ctl(control->epoll_fd, EPOLL_CTL_MOD, client->fd, &event) < 0)
 		client_close(client);
 }
 
-static void client_read(struct client *client, gk_control_handler *handler, void *arg)
+static void client_answer(struct client *client, json_t *answer)
 {
-	ssize_t n = recv(client->fd, client->request + client->have,
-			 sizeof(client->request) - client->have, MSG_DONTWAIT);
-	char *end;
+	char *text = answer ? json_dumps(answer, JSON_COMPACT) : NULL;
 
+	json_decref(answer);
+	client->waiting = false;
+	if (!text) {
+		client_close(client);
+		return;
+	}
+	/* The new line takes the place of the terminating NUL. */
+	client->answer_len = strlen(text) + 1;
+	text[client->answer_len - 1] = '\n';
+	client->answer = text;
+	client->sent = 0;
+	client->since_ms = now_ms();
+}
+
+static void carry_out(struct gk_control *control, struct client *client, size_t len)
+{
+	json_error_t error;
+	json_t *request = json_loadb(client->line, len, JSON_REJECT_DUPLICATES, &error);
+	json_t *answer;
+
+	client->ticket = ++control->next_ticket;
+	client->waiting = true;
+	if (!request)
+		answer = gk_control_error("bad-request", "not JSON: %s", error.text);
+	else if (!json_is_object(request))
+		answer = gk_control_error("bad-request", "not a JSON object");
+	else
+		answer = control->handler(control->arg, client->ticket, request);
+	if (answer)
+		client_answer(client, answer);
+	json_decref(request);
+}
+
+/* Carries out what has come whole, one request at a time. */
+static void client_requests(struct gk_control *control, struct client *client)
+{
+	while (client->fd >= 0 && !client->waiting && !client->answer && client->have) {
+		char *end = memchr(client->line, '\n', client->have);
+		size_t len = end ? (size_t)(end - client->line) : client->have;
+
+		if (!end && client->have < GK_CONTROL_REQUEST_BYTES) {
+			return;
+		} else if (!end || client->discarding) {
+			/* Read to its end, or the sender might never see why it failed. */
+			client->discarded += len;
+			client->discarding = true;
+			if (client->discarded > DISCARD_BYTES) {
+				client_close(client);
+				return;
+			}
+			if (end) {
+				client->discarding = false;
+				client->discarded = 0;
+				client_answer(client, gk_control_error("too-long", "a request may "
+					      "have %d bytes", GK_CONTROL_REQUEST_BYTES));
+			}
+		} else {
+			carry_out(control, client, len);
+		}
+		if (client->fd < 0)
+			return;
+		len += !!end;
+		client->have -= len;
+		memmove(client->line, client->line + len, client->have);
+		if (client->have)
+			client->since_ms = now_ms();
+	}
+}
+
+static void client_read(struct gk_control *control, struct client *client)
+{
+	size_t room = client->have + READ_BYTES;
+	char *line;
+	ssize_t n;
+
+	if (room > GK_CONTROL_REQUEST_BYTES)
+		room = GK_CONTROL_REQUEST_BYTES;
+	line = realloc(client->line, room);
+	if (!line) {
+		client_close(client);
+		return;
+	}
+	client->line = line;
+	n = recv(client->fd, line + client->have, room - client->have, MSG_DONTWAIT);
 	if (n <= 0) {
 		if (n == 0 || (errno != EAGAIN && errno != EINTR))
 			client_close(client);
 		return;
 	}
+	if (!client->have && !client->discarding)
+		client->since_ms = now_ms();
 	client->have += (size_t)n;
-	end = memchr(client->request, '\n', client->have);
-	if (end) {
-		size_t len = (size_t)(end - client->request);
-
-		client_answer(client, carry_out(client->request, len, handler, arg));
-		client->have -= len + 1;
-		memmove(client->request, end + 1, client->have);
-	} else if (client->have == sizeof(client->request)) {
-		client->have = 0;
-		client_answer(client, error_json("the request is longer than 4096 bytes"));
-	}
+	client_requests(control, client);
 }
 
-static void client_write(struct client *client)
+static void client_write(struct gk_control *control, struct client *client)
 {
 	ssize_t n = send(client->fd, client->answer + client->sent,
 			 client->answer_len - client->sent, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -180,121 +265,182 @@ static void client_write(struct client *client)
 		return;
 	}
 	client->sent += (size_t)n;
-	if (client->sent == client->answer_len) {
-		free(client->answer);
-		client->answer = NULL;
-	}
-}
-
-static void accept_client(int listen_fd, struct client *clients)
-{
-	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-
-	if (fd < 0)
+	client->since_ms = now_ms();
+	if (client->sent < client->answer_len)
 		return;
-	for (unsigned int i = 0; i < CLIENTS_MAX; i++) {
-		if (clients[i].fd < 0) {
-			clients[i].fd = fd;
-			return;
-		}
-	}
-	/* Sixteen others keep their lines open: whoever comes now may try again. */
-	close(fd);
+	free(client->answer);
+	client->answer = NULL;
+	client_requests(control, client);
 }
 
-int gk_control_serve(int listen_fd, int signal_fd, gk_control_handler *handler, void *arg)
+static void watch_listener(struct gk_control *control, bool on)
 {
-	struct client *clients = calloc(CLIENTS_MAX, sizeof(*clients));
-	int r = clients ? 0 : -ENOMEM;
+	struct epoll_event event = {.events = on ? EPOLLIN : 0, .data.u32 = LISTENER};
 
-	for (unsigned int i = 0; !r && i < CLIENTS_MAX; i++)
-		clients[i].fd = -1;
-	while (!r) {
-		struct pollfd fds[CLIENTS_MAX + 2];
+	if (control->listening != on &&
+	    !epoll_ctl(control->epoll_fd, EPOLL_CTL_MOD, control->listen_fd, &event))
+		control->listening = on;
+}
 
-		fds[0] = (struct pollfd){.fd = signal_fd, .events = POLLIN};
-		fds[1] = (struct pollfd){.fd = listen_fd, .events = POLLIN};
-		for (unsigned int i = 0; i < CLIENTS_MAX; i++)
-			fds[i + 2] = (struct pollfd){.fd = clients[i].fd,
-						     .events = clients[i].answer ? POLLOUT : POLLIN};
-		if (poll(fds, CLIENTS_MAX + 2, gk_notify_alive()) < 0) {
-			r = errno == EINTR ? 0 : -errno;
+/* A free place; if there is none, that of the client which has been idle for longest. */
+static struct client *find_place(struct gk_control *control)
+{
+	struct client *oldest = NULL;
+
+	for (unsigned int i = 0; i < GK_CONTROL_CLIENTS; i++) {
+		struct client *client = &control->clients[i];
+
+		if (client->fd < 0)
+			return client;
+		if (client->waiting || client->answer || client->have || client->discarding)
 			continue;
-		}
-		if (fds[0].revents)
-			break;
-		for (unsigned int i = 0; i < CLIENTS_MAX; i++) {
-			if (!fds[i + 2].revents)
-				continue;
-			if (clients[i].answer)
-				client_write(&clients[i]);
-			else
-				client_read(&clients[i], handler, arg);
-		}
-		if (fds[1].revents)
-			accept_client(listen_fd, clients);
+		if (!oldest || client->since_ms < oldest->since_ms)
+			oldest = client;
 	}
-	for (unsigned int i = 0; clients && i < CLIENTS_MAX; i++)
-		client_close(&clients[i]);
-	free(clients);
-	return r;
-}
-
-/* Reads to the end of the line. The text without it, to be freed, or NULL with errno set. */
-static char *exchange(int fd, const char *request)
-{
-	FILE *stream = fdopen(fd, "r+");
-	char *line = NULL;
-	size_t size = 0;
-	ssize_t n;
-
-	if (!stream) {
-		close(fd);
+	if (!oldest || now_ms() - oldest->since_ms < IDLE_MS)
 		return NULL;
-	}
-	fprintf(stream, "%s\n", request);
-	fflush(stream);
-	errno = ECONNRESET;
-	n = getline(&line, &size, stream);
-	fclose(stream);
-	if (n > 0)
-		return line;
-	free(line);
-	return NULL;
+	client_close(oldest);
+	return oldest;
 }
 
-json_t *gk_control_ask(const char *path, json_t *request, char *why, size_t why_size)
+/* The socket's mode says the same; this holds also where somebody has changed it. */
+static bool is_allowed(int fd)
 {
-	struct sockaddr_un addr;
-	char *text = json_dumps(request, JSON_COMPACT);
-	int fd = unix_address(path, &addr);
-	char *line = NULL;
-	json_t *answer;
-	json_t *result = NULL;
+	struct ucred peer;
+	socklen_t len = sizeof(peer);
 
-	if (!fd)
-		fd = connect_to(&addr);
+	return !getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) &&
+	       (peer.uid == 0 || peer.uid == geteuid());
+}
+
+static void accept_client(struct gk_control *control)
+{
+	struct client *client = find_place(control);
+	struct epoll_event event = {.events = EPOLLIN};
+	int fd;
+
+	/* Tried again by the next tick. */
+	if (!client) {
+		watch_listener(control, false);
+		return;
+	}
+	fd = accept4(control->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	if (fd < 0) {
-		snprintf(why, why_size, "cannot reach a running gkproxy at %s: %s", path,
-			 gk_strerror(fd));
-		free(text);
-		return NULL;
+		if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
+			watch_listener(control, false);
+		return;
 	}
-	line = exchange(fd, text);
-	free(text);
-	if (!line) {
-		snprintf(why, why_size, "gkproxy at %s gave no answer", path);
-		return NULL;
+	event.data.u32 = (uint32_t)(client - control->clients);
+	if (epoll_ctl(control->epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0) {
+		close(fd);
+		return;
 	}
-	answer = json_loads(line, 0, NULL);
-	free(line);
-	if (json_is_true(json_object_get(answer, "ok"))) {
-		result = json_incref(json_object_get(answer, "result"));
-	} else {
-		const char *error = json_string_value(json_object_get(answer, "error"));
+	*client = (struct client){.fd = fd, .since_ms = now_ms()};
+	if (!is_allowed(fd))
+		client_answer(client, gk_control_error("forbidden", "only for root and the user "
+						       "that gkproxy runs as"));
+	client_watch(control, client);
+}
 
-		snprintf(why, why_size, "%s", error ? error : "the answer makes no sense");
+static void client_step(struct gk_control *control, struct client *client, uint32_t events)
+{
+	/* Closed by an event before this one, and its place perhaps taken by another client. */
+	if (client->fd < 0)
+		return;
+	if (client->answer)
+		client_write(control, client);
+	else if (!client->waiting)
+		client_read(control, client);
+	else if (events & (EPOLLHUP | EPOLLERR))
+		client_close(client);
+	client_watch(control, client);
+}
+
+void gk_control_step(struct gk_control *control)
+{
+	struct epoll_event events[EVENTS];
+	int n = epoll_wait(control->epoll_fd, events, EVENTS, 0);
+	bool knock = false;
+
+	/* New clients last: the places of those who leave are theirs. */
+	for (int i = 0; i < n; i++) {
+		if (events[i].data.u32 == LISTENER)
+			knock = true;
+		else
+			client_step(control, &control->clients[events[i].data.u32],
+				    events[i].events);
+	}
+	if (knock)
+		accept_client(control);
+}
+
+void gk_control_tick(struct gk_control *control)
+{
+	uint64_t now = now_ms();
+
+	for (unsigned int i = 0; i < GK_CONTROL_CLIENTS; i++) {
+		struct client *client = &control->clients[i];
+		bool busy = client->answer || client->have || client->discarding;
+
+		if (client->fd >= 0 && busy && !client->waiting &&
+		    now - client->since_ms > GK_CONTROL_PATIENCE_MS)
+			client_close(client);
+	}
+	watch_listener(control, true);
+}
+
+void gk_control_answer(struct gk_control *control, uint64_t ticket, json_t *answer)
+{
+	for (unsigned int i = 0; i < GK_CONTROL_CLIENTS; i++) {
+		struct client *client = &control->clients[i];
+
+		if (client->fd < 0 || !client->waiting || client->ticket != ticket)
+			continue;
+		client_answer(client, answer);
+		client_watch(control, client);
+		return;
 	}
 	json_decref(answer);
-	return result;
+}
+
+int gk_control_new(int listen_fd, gk_control_handler *handler, void *arg,
+		   struct gk_control **ret_control)
+{
+	struct epoll_event event = {.events = EPOLLIN, .data.u32 = LISTENER};
+	struct gk_control *control = calloc(1, sizeof(*control));
+	int r;
+
+	if (!control)
+		return -ENOMEM;
+	control->listen_fd = listen_fd;
+	control->handler = handler;
+	control->arg = arg;
+	for (unsigned int i = 0; i < GK_CONTROL_CLIENTS; i++)
+		control->clients[i].fd = -1;
+	control->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (control->epoll_fd < 0 ||
+	    epoll_ctl(control->epoll_fd, EPOLL_CTL_ADD, listen_fd, &event) < 0) {
+		r = -errno;
+		gk_control_free(control);
+		return r;
+	}
+	control->listening = true;
+	*ret_control = control;
+	return 0;
+}
+
+int gk_control_fd(const struct gk_control *control)
+{
+	return control->epoll_fd;
+}
+
+void gk_control_free(struct gk_control *control)
+{
+	if (!control)
+		return;
+	for (unsigned int i = 0; i < GK_CONTROL_CLIENTS; i++)
+		client_close(&control->clients[i]);
+	if (control->epoll_fd >= 0)
+		close(control->epoll_fd);
+	free(control);
 }

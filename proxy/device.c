@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,6 +20,7 @@
 #include "writeback.h"
 
 #define DROPS_MAX 5          /* connections that one request may cost before it fails */
+#define IMPATIENT_SECONDS 1  /* for a server to answer something, while a device is forced out */
 #define TAKE_OVER_SECONDS 60 /* how long the kernel may take to let go of the old daemon */
 
 /* One daemon per device name: two of them writing to one export would destroy it. */
@@ -348,6 +350,35 @@ static int add(struct gk_device *device)
 	return r;
 }
 
+static void order(struct gk_device *device, bool abort)
+{
+	for (unsigned int i = 0; i < device->n_queues; i++)
+		gk_mail_order(&device->queues[i].queue.mail, abort, true);
+}
+
+static bool is_cancelled(const struct gk_device *device)
+{
+	struct pollfd cancel = {.fd = device->cancel_fd, .events = POLLIN};
+
+	return poll(&cancel, 1, 0) > 0;
+}
+
+/* The kernel waits for the partition table: who wants the device no more must not wait with it. */
+static void start_is_stuck(void *arg)
+{
+	struct gk_device *device = arg;
+
+	if (is_cancelled(device))
+		order(device, true);
+}
+
+static int start_new(struct gk_device *device)
+{
+	int r = gk_ublk_ctrl_start(device->ctrl, (uint32_t)device->dev_id, start_is_stuck, device);
+
+	return !r && is_cancelled(device) ? -ECANCELED : r;
+}
+
 static int start(struct gk_device *device, struct gk_dialled *dialled)
 {
 	int r = make_queues(device, dialled);
@@ -359,7 +390,7 @@ static int start(struct gk_device *device, struct gk_dialled *dialled)
 	if (!r && device->recovering)
 		r = gk_ublk_ctrl_end_recovery(device->ctrl, (uint32_t)device->dev_id);
 	else if (!r)
-		r = gk_ublk_ctrl_start(device->ctrl, (uint32_t)device->dev_id);
+		r = start_new(device);
 	if (!r)
 		r = gk_reconnect_start(device);
 	if (r)
@@ -551,6 +582,7 @@ int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
 		.lock_fd = -1,
 		.cdev_fd = -1,
 		.cookie = gk_recovery_cookie(),
+		.cancel_fd = cancel_fd,
 	};
 	r = take_lock(device, state_dir);
 	if (!r) {
@@ -587,21 +619,22 @@ void gk_device_keep(struct gk_device *device)
 	       "with this configuration", device->dev_id, device->config->name, device->dev_id);
 }
 
-static void order(struct gk_device *device, bool abort)
+static uint64_t requests_ended(const struct gk_device *device)
 {
+	uint64_t ended = 0;
+
 	for (unsigned int i = 0; i < device->n_queues; i++)
-		gk_mail_order(&device->queues[i].queue.mail, abort, true);
+		for (unsigned int op = 0; op < GK_OPS; op++)
+			ended += gk_count_read(&device->queues[i].queue.counters.requests[op]);
+	return ended;
 }
 
 /* STOP_DEV takes long: a server that answers slowly is waited for, one that does not is cut off. */
 static void stop_is_stuck(void *arg)
 {
 	struct gk_device *device = arg;
-	uint64_t ended = 0;
+	uint64_t ended = requests_ended(device);
 
-	for (unsigned int i = 0; i < device->n_queues; i++)
-		for (unsigned int op = 0; op < GK_OPS; op++)
-			ended += gk_count_read(&device->queues[i].queue.counters.requests[op]);
 	if (ended == device->last_progress) {
 		gk_log(GK_LOG_ERROR, "dev%d: %s: the server does not answer: its connections are "
 		       "cut, requests in flight fail", device->dev_id, device->config->name);
@@ -628,7 +661,7 @@ static void write_back(struct gk_device *device)
 		return;
 	do {
 		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_sec += GK_UBLK_STUCK_SECONDS;
+		until.tv_sec += device->impatient ? IMPATIENT_SECONDS : GK_UBLK_STUCK_SECONDS;
 		if (!pthread_timedjoin_np(thread, NULL, &until))
 			return;
 		stop_is_stuck(device);
@@ -645,9 +678,12 @@ static void stop(struct gk_device *device)
 	gk_reconnect_stop(&device->reconnect);
 	if (!threads)
 		return;
+	device->last_progress = requests_ended(device);
 	order(device, false);
 	if (device->live)
 		write_back(device);
+	if (device->impatient)
+		order(device, true);
 	/* Also ends the commands of queues whose device was never started. */
 	r = gk_ublk_ctrl_stop(device->ctrl, (uint32_t)device->dev_id, stop_is_stuck, device);
 	if (r)

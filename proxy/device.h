@@ -49,15 +49,18 @@ struct gk_device {
 	struct gk_kept_device kept;            /* left by a former daemon ... */
 	bool recovering;                       /* ... and being taken over: must not be removed */
 	bool live;                             /* the kernel sends requests */
+	int cancel_fd;                         /* while it is attached: readable to give up; -1: none */
 	struct gk_flush_track unflushed;
 	struct gk_reconnect reconnect;
 	uint64_t last_progress;                /* requests that had ended when STOP was last looked at */
+	bool impatient;                        /* detach does not wait for a server that does not answer */
 };
 
 /*
  * Connects, adds, starts: when it returns 0 the block device is there and *ret_device is the
  * caller's. On failure -errno after one log line that says what to do, and nothing is left behind.
- * cancel_fd (-1: none) being readable gives up dialling with -ECANCELED.
+ * cancel_fd (-1: none) being readable gives up dialling with -ECANCELED, and within 10 s also the
+ * kernel's first reads from a server that does not answer them.
  */
 int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
 		     const struct gk_device_config *config, const char *state_dir, int cancel_fd,
@@ -76,8 +79,9 @@ void gk_device_log_tls(const struct gk_device *device, const struct gk_dialled *
 
 /*
  * Removes the block device, ends queues and connections, frees. Waits for requests in flight; when
- * none ends for 10 s, the connections are cut and what is in flight fails. Takes NULL and, within
- * device.c, half-built devices. A device that could not be taken over is left as it was.
+ * none ends for 10 s, the connections are cut and what is in flight fails. An `impatient` one gives
+ * the server 1 s to take what the page cache holds, and then fails what is in flight. Takes NULL
+ * and, within device.c, half-built devices. A device that could not be taken over is left as it was.
  */
 void gk_device_detach(struct gk_device *device);
 

@@ -12,9 +12,40 @@
 
 static int log_level = GK_LOG_INFO;
 
+/* Where this thread's lines go as well. */
+static __thread struct {
+	enum gk_log_level level;
+	char *text;
+	size_t size;
+} told;
+
 void gk_log_set_level(enum gk_log_level level)
 {
 	__atomic_store_n(&log_level, (int)level, __ATOMIC_RELAXED);
+}
+
+enum gk_log_level gk_log_get_level(void)
+{
+	return (enum gk_log_level)__atomic_load_n(&log_level, __ATOMIC_RELAXED);
+}
+
+void gk_log_tell(enum gk_log_level level, char *text, size_t size)
+{
+	told.level = level;
+	told.text = text;
+	told.size = size;
+	if (text)
+		text[0] = '\0';
+}
+
+static void tell(enum gk_log_level level, const char *line)
+{
+	size_t n;
+
+	if (!told.text || level > told.level)
+		return;
+	n = strlen(told.text);
+	snprintf(told.text + n, told.size - n, "%s%s", n ? "; " : "", line);
 }
 
 void gk_log(enum gk_log_level level, const char *format, ...)
@@ -22,17 +53,22 @@ void gk_log(enum gk_log_level level, const char *format, ...)
 	static const char *const names[] = {"error: ", "warning: ", "", "debug: "};
 	char line[1024];
 	va_list args;
+	size_t begin;
 	size_t len;
 	int n;
 
-	if ((int)level > __atomic_load_n(&log_level, __ATOMIC_RELAXED))
+	if ((int)level > __atomic_load_n(&log_level, __ATOMIC_RELAXED) && !told.text)
 		return;
 	len = (size_t)snprintf(line, sizeof(line), "gkproxy: %s", names[level]);
+	begin = len;
 	va_start(args, format);
 	n = vsnprintf(line + len, sizeof(line) - len - 1, format, args);
 	va_end(args);
 	if (n > 0)
 		len += (size_t)n < sizeof(line) - len - 1 ? (size_t)n : sizeof(line) - len - 2;
+	tell(level, line + begin);
+	if ((int)level > __atomic_load_n(&log_level, __ATOMIC_RELAXED))
+		return;
 	line[len++] = '\n';
 	/* A closed stderr must not disturb I/O. */
 	if (write(STDERR_FILENO, line, len) < 0)

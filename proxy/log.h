@@ -6,15 +6,23 @@
 #ifndef GK_LOG_H
 #define GK_LOG_H
 
+#include <stddef.h>
 #include <stdint.h>
 
 #include "config.h"
 
 /* Lines above this level are dropped. Starts as GK_LOG_INFO; set by the control thread. */
 void gk_log_set_level(enum gk_log_level level);
+enum gk_log_level gk_log_get_level(void);
 
 /* Writes one line; text without newline. Long lines are cut. */
 void gk_log(enum gk_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/*
+ * From now on, lines of this thread up to that level are also put into text (size bytes, without
+ * level and newline, joined by "; "); NULL ends it. For who must tell somebody why.
+ */
+void gk_log_tell(enum gk_log_level level, char *text, size_t size);
 
 /* Name of an errno, negative or positive: "Connection refused". Never NULL, thread-safe. */
 const char *gk_strerror(int error);

@@ -12,6 +12,7 @@
 
 #include "coalesce.h"
 #include "cqe_key.h"
+#include "histogram.h"
 #include "path.h"
 #include "log.h"
 #include "mail.h"
@@ -129,10 +130,11 @@ struct gk_queue {
 	bool force_fua;             /* NBD_CMD_FLAG_FUA on all that changes the export */
 	void (*on_dead)(void *arg); /* a session became DEAD; NULL: nobody wants to know */
 	void *on_dead_arg;
-	uint64_t next_sequence;
+	uint64_t next_sequence;     /* requests begun so far; gk_count_read() */
 	uint64_t secret;            /* random: what a server cannot guess */
 	uint64_t now_ns;            /* CLOCK_MONOTONIC at the start of this turn */
 	struct gk_counters counters;
+	struct gk_histogram latency[GK_OPS]; /* from fetch to commit, in turns of the loop */
 	struct gk_log_limit error_log;
 	struct gk_log_limit session_log;
 };

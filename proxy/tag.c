@@ -24,7 +24,8 @@ void gk_tag_begin(struct gk_queue *queue, struct gk_tag *tag, uint16_t type, uin
 	tag->no_kernel_buffer = false;
 	tag->no_zc = false;
 	tag->drops = 0;
-	tag->sequence = queue->next_sequence++;
+	tag->sequence = queue->next_sequence;
+	gk_count(&queue->next_sequence, 1);
 	tag->begin_ns = queue->now_ns;
 	if (queue->unflushed && type == NBD_CMD_FLUSH)
 		tag->flush_number = gk_unflushed_begin(queue->unflushed);
@@ -118,6 +119,7 @@ void gk_tag_end(struct gk_queue *queue, struct gk_tag *tag, int32_t result)
 	else if (queue->unflushed)
 		track_flushes(queue, tag);
 	gk_count(&counters->requests[gk_op_index(tag->type)], 1);
+	gk_histogram_add(&queue->latency[gk_op_index(tag->type)], queue->now_ns - tag->begin_ns);
 	if (tag->type == NBD_CMD_READ)
 		gk_count(&counters->bytes_read, tag->len);
 	else if (tag->type == NBD_CMD_WRITE)

@@ -185,12 +185,13 @@ int gk_ublk_ctrl_affinity(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, uint16_t q
 	return r;
 }
 
-int gk_ublk_ctrl_start(struct gk_ublk_ctrl *ctrl, uint32_t dev_id)
+int gk_ublk_ctrl_start(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, gk_ublk_stuck_fn *stuck,
+		       void *arg)
 {
 	struct ublksrv_ctrl_cmd cmd = about_device(dev_id, NULL, 0);
 
 	cmd.data[0] = (uint64_t)getpid();
-	return command(ctrl, "UBLK_U_CMD_START_DEV", UBLK_U_CMD_START_DEV, &cmd, NULL, NULL);
+	return command(ctrl, "UBLK_U_CMD_START_DEV", UBLK_U_CMD_START_DEV, &cmd, stuck, arg);
 }
 
 int gk_ublk_ctrl_stop(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, gk_ublk_stuck_fn *stuck, void *arg)

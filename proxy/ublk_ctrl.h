@@ -43,13 +43,15 @@ int gk_ublk_ctrl_get_params(struct gk_ublk_ctrl *ctrl, uint32_t dev_id,
 int gk_ublk_ctrl_start_recovery(struct gk_ublk_ctrl *ctrl, uint32_t dev_id);
 /* Blocks until all queues serve; requests that were in flight come again. */
 int gk_ublk_ctrl_end_recovery(struct gk_ublk_ctrl *ctrl, uint32_t dev_id);
-/* Blocks until the kernel has looked for partitions: the queues must serve by then. */
-int gk_ublk_ctrl_start(struct gk_ublk_ctrl *ctrl, uint32_t dev_id);
-/*
- * Blocks until every request has ended and the block device is gone. stuck (may be NULL) is called
- * with arg every GK_UBLK_STUCK_SECONDS that it takes.
- */
+/* Called with arg every GK_UBLK_STUCK_SECONDS that a command takes. */
 typedef void gk_ublk_stuck_fn(void *arg);
+/*
+ * Blocks until the kernel has looked for partitions: the queues must serve by then. stuck may be
+ * NULL.
+ */
+int gk_ublk_ctrl_start(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, gk_ublk_stuck_fn *stuck,
+		       void *arg);
+/* Blocks until every request has ended and the block device is gone. stuck may be NULL. */
 int gk_ublk_ctrl_stop(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, gk_ublk_stuck_fn *stuck, void *arg);
 /* New size of a live device, in sectors; -EOPNOTSUPP or -EINVAL where UBLK_F_UPDATE_SIZE lacks. */
 int gk_ublk_ctrl_update_size(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, uint64_t sectors);

@@ -176,10 +176,6 @@ static void a_bad_remote_is_named_with_the_reason(void **state)
 static void a_key_of_a_later_feature_takes_its_default_and_nothing_else(void **state)
 {
 	(void)state;
-	text_is_bad(
-		"control = { metrics = \"127.0.0.1:9000\"; };\n"
-		"devices = ( { name = \"a\"; remote = \"nbd://h/\"; } );",
-		":1: control.metrics: expected \"\": the metrics endpoint is not available yet");
 }
 
 static void tls_settings_that_contradict_each_other_are_named(void **state)

@@ -1,0 +1,295 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The control thread: configuration → devices (dialled, added, started, by a job) → serve until a
+ * signal → devices removed.
+ */
+#include "daemon.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "config_device.h"
+#include "log.h"
+#include "metrics.h"
+#include "notify.h"
+#include "privilege.h"
+
+#define TICK_MS 1000
+
+/* The directory that holds path, made when it is missing. */
+static int make_parent(const char *path)
+{
+	char parent[PATH_MAX];
+	char *slash;
+
+	snprintf(parent, sizeof(parent), "%s", path);
+	slash = strrchr(parent, '/');
+	if (!slash || slash == parent)
+		return 0;
+	*slash = '\0';
+	return mkdir(parent, 0755) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+static int make_directories(const struct gk_config *config)
+{
+	int r = mkdir(config->state_dir, 0755) < 0 && errno != EEXIST ? -errno : 0;
+
+	if (r) {
+		gk_log(GK_LOG_ERROR, "cannot create the state directory %s: %s", config->state_dir,
+		       gk_strerror(r));
+		return r;
+	}
+	r = make_parent(config->control_socket);
+	if (r)
+		gk_log(GK_LOG_ERROR, "cannot create the directory of %s: %s", config->control_socket,
+		       gk_strerror(r));
+	return r;
+}
+
+/* Blocked before any thread exists, so that every thread inherits it and only signal_fd sees them. */
+static int take_signals(void)
+{
+	sigset_t set;
+	int fd;
+
+	signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return fd < 0 ? -errno : fd;
+}
+
+static void raise_fd_limit(void)
+{
+	struct rlimit limit;
+
+	if (!getrlimit(RLIMIT_NOFILE, &limit)) {
+		limit.rlim_cur = limit.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
+static void end(struct gk_daemon *daemon, int result)
+{
+	if (daemon->ending)
+		return;
+	daemon->ending = true;
+	daemon->result = result;
+	gk_devices_cancel(&daemon->devices, NULL);
+}
+
+static void start_done(void *arg, uint64_t ticket, struct gk_step *steps, size_t n_steps)
+{
+	struct gk_daemon *daemon = arg;
+
+	(void)ticket;
+	for (size_t i = 0; i < n_steps; i++) {
+		if (!steps[i].result)
+			continue;
+		end(daemon, steps[i].result);
+		return;
+	}
+	if (daemon->ending)
+		return;
+	daemon->ready = true;
+	gk_log(GK_LOG_INFO, "ready: all devices are up");
+	gk_notify("READY=1");
+}
+
+/* The devices of the file, one after the other; the first that fails ends the start. */
+static int attach_all(struct gk_daemon *daemon)
+{
+	const struct gk_config *config = daemon->config;
+	struct gk_step *steps = calloc(config->n_devices, sizeof(*steps));
+
+	if (!steps)
+		return -ENOMEM;
+	for (size_t i = 0; i < config->n_devices; i++) {
+		struct gk_device_config *copy;
+		int r = gk_config_device_copy(&config->devices[i], &copy);
+
+		steps[i].attach = true;
+		steps[i].entry = r ? NULL : gk_devices_add(&daemon->devices, copy, true);
+		if (!steps[i].entry) {
+			free(steps);
+			return -ENOMEM;
+		}
+	}
+	return gk_devices_start(&daemon->devices, steps, config->n_devices, true, start_done, daemon,
+				0);
+}
+
+static void read_signals(struct gk_daemon *daemon)
+{
+	struct signalfd_siginfo info;
+
+	while (read(daemon->signal_fd, &info, sizeof(info)) == sizeof(info)) {
+		if (info.ssi_signo == SIGHUP) {
+			daemon->reload_wanted = true;
+			continue;
+		}
+		gk_log(GK_LOG_INFO, "%s: ending", strsignal((int)info.ssi_signo));
+		gk_notify("STOPPING=1");
+		end(daemon, daemon->ready ? 0 : -ECANCELED);
+	}
+}
+
+/* Not before what is being attached or detached has ended. */
+static void reload_if_wanted(struct gk_daemon *daemon)
+{
+	if (!daemon->reload_wanted || !daemon->ready || daemon->ending || daemon->devices.jobs)
+		return;
+	daemon->reload_wanted = false;
+	gk_log(GK_LOG_INFO, "SIGHUP: reading %s again", daemon->config->path);
+	json_decref(gk_requests_reload(daemon, 0));
+}
+
+static char *metrics_text(void *arg)
+{
+	struct gk_daemon *daemon = arg;
+	size_t n = daemon->devices.n_entries;
+	struct gk_status_device *list = calloc(n ? n : 1, sizeof(*list));
+	char *text;
+
+	if (!list)
+		return NULL;
+	for (size_t i = 0; i < n; i++)
+		gk_devices_status(daemon->devices.entries[i], &list[i]);
+	text = gk_metrics_text(list, n);
+	free(list);
+	return text;
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+static void tick(struct gk_daemon *daemon)
+{
+	gk_devices_tick(&daemon->devices);
+	gk_control_tick(daemon->control);
+}
+
+static int min_ms(int a, int b)
+{
+	return a < 0 || (b >= 0 && b < a) ? b : a;
+}
+
+/* Until a signal has come and every job has ended. */
+static void serve(struct gk_daemon *daemon, struct gk_metrics *metrics)
+{
+	int64_t next_ms = now_ms();
+
+	while (!daemon->ending || daemon->devices.jobs) {
+		int64_t left_ms = next_ms - now_ms();
+		int metrics_ms = -1;
+		struct pollfd fds[] = {
+			{.fd = daemon->signal_fd, .events = POLLIN},
+			{.fd = daemon->devices.done_fd, .events = POLLIN},
+			{.fd = gk_control_fd(daemon->control), .events = POLLIN},
+			{.fd = metrics ? gk_metrics_fd(metrics, &metrics_ms) : -1, .events = POLLIN},
+		};
+
+		(void)poll(fds, 4, min_ms(min_ms(left_ms > 0 ? (int)left_ms : 0, metrics_ms),
+					  gk_notify_alive()));
+		read_signals(daemon);
+		gk_devices_step(&daemon->devices);
+		reload_if_wanted(daemon);
+		gk_control_step(daemon->control);
+		if (metrics)
+			gk_metrics_step(metrics);
+		if (now_ms() < next_ms)
+			continue;
+		tick(daemon);
+		next_ms = now_ms() + TICK_MS;
+	}
+}
+
+/* Everything that can fail before a server is dialled. */
+static int set_up(struct gk_daemon *daemon, struct gk_metrics **ret_metrics)
+{
+	const struct gk_config *config = daemon->config;
+	struct gk_ublk_ctrl ctrl = {.fd = -1};
+	int r = take_signals();
+
+	if (r < 0)
+		return r;
+	daemon->signal_fd = r;
+	daemon->state_dir = strdup(config->state_dir);
+	daemon->control_socket = strdup(config->control_socket);
+	daemon->metrics_address = strdup(config->metrics);
+	if (!daemon->state_dir || !daemon->control_socket || !daemon->metrics_address)
+		return -ENOMEM;
+	/* Only to say what is missing before anything else is done. */
+	r = gk_ublk_ctrl_open(&ctrl);
+	gk_ublk_ctrl_close(&ctrl);
+	if (!r)
+		r = make_directories(config);
+	if (r)
+		return r;
+	daemon->listen_fd = r = gk_control_listen(config->control_socket);
+	if (r < 0)
+		return r;
+	r = gk_control_new(daemon->listen_fd, gk_requests_handle, daemon, &daemon->control);
+	if (!r && config->metrics[0])
+		r = gk_metrics_start(config->metrics, metrics_text, daemon, ret_metrics);
+	if (r)
+		return r;
+	(void)gk_privilege_drop();
+	gk_probe_run(&daemon->probe);
+	return gk_devices_init(&daemon->devices, &daemon->probe, daemon->state_dir);
+}
+
+int gk_daemon_run(struct gk_config *config)
+{
+	struct gk_daemon daemon = {
+		.config = config, .signal_fd = -1, .listen_fd = -1, .devices.done_fd = -1};
+	struct gk_metrics *metrics = NULL;
+	bool kept;
+	int r;
+
+	gk_log_set_level(config->log_level);
+	raise_fd_limit();
+	r = set_up(&daemon, &metrics);
+	if (!r)
+		r = attach_all(&daemon);
+	if (!r) {
+		serve(&daemon, metrics);
+		r = daemon.result;
+	}
+	gk_metrics_stop(metrics);
+	gk_control_free(daemon.control);
+	kept = gk_devices_end(&daemon.devices);
+	if (daemon.listen_fd >= 0) {
+		unlink(daemon.control_socket);
+		close(daemon.listen_fd);
+	}
+	/* What serves a kept device ends with the process, and not in any order of ours. */
+	if (kept)
+		_exit(r ? EXIT_FAILURE : EXIT_SUCCESS);
+	gk_devices_done(&daemon.devices);
+	if (daemon.signal_fd >= 0)
+		close(daemon.signal_fd);
+	free(daemon.state_dir);
+	free(daemon.control_socket);
+	free(daemon.metrics_address);
+	gk_config_free(daemon.config);
+	return r;
+}

@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: MIT
+#include "devices.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "config_device.h"
+#include "holders.h"
+#include "log.h"
+
+#define LET_GO_MS 2000 /* udev and its like look at a new device for a moment */
+
+struct gk_job {
+	struct gk_job *next;
+	struct gk_devices *devices;
+	pthread_t thread;
+	struct gk_step *steps;
+	size_t n_steps;
+	size_t n_done;  /* written by the thread, with release */
+	size_t n_seen;  /* by the control thread */
+	bool ended;     /* by the thread, with release: nothing more comes */
+	bool stop_at_failure;
+	int cancel_fd;  /* eventfd: give up what is being attached, attach nothing more */
+	gk_job_done_fn *done;
+	void *arg;
+	uint64_t ticket;
+};
+
+static void ring(int event_fd)
+{
+	uint64_t one = 1;
+
+	/* Fails only when the counter is full, and then it is readable as it should be. */
+	(void)!write(event_fd, &one, sizeof(one));
+}
+
+int gk_devices_init(struct gk_devices *devices, const struct gk_probe *probe, const char *state_dir)
+{
+	*devices = (struct gk_devices){.probe = probe, .state_dir = state_dir};
+	devices->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	return devices->done_fd < 0 ? -errno : 0;
+}
+
+static void entry_free(struct gk_entry *entry)
+{
+	gk_ublk_ctrl_close(&entry->ctrl);
+	gk_config_device_free(entry->config);
+	free(entry);
+}
+
+static void forget(struct gk_devices *devices, struct gk_entry *entry)
+{
+	size_t i = 0;
+
+	while (devices->entries[i] != entry)
+		i++;
+	devices->n_entries--;
+	memmove(&devices->entries[i], &devices->entries[i + 1],
+		(devices->n_entries - i) * sizeof(struct gk_entry *));
+	entry_free(entry);
+}
+
+void gk_devices_done(struct gk_devices *devices)
+{
+	while (devices->n_entries)
+		forget(devices, devices->entries[devices->n_entries - 1]);
+	free(devices->entries);
+	if (devices->done_fd >= 0)
+		close(devices->done_fd);
+	*devices = (struct gk_devices){.done_fd = -1};
+}
+
+struct gk_entry *gk_devices_find(const struct gk_devices *devices, const char *name)
+{
+	for (size_t i = 0; i < devices->n_entries; i++)
+		if (!strcmp(devices->entries[i]->config->name, name))
+			return devices->entries[i];
+	return NULL;
+}
+
+struct gk_entry *gk_devices_add(struct gk_devices *devices, struct gk_device_config *config,
+				bool from_file)
+{
+	struct gk_entry **entries = realloc(devices->entries,
+					    (devices->n_entries + 1) * sizeof(*entries));
+	struct gk_entry *entry = calloc(1, sizeof(*entry));
+
+	if (entries)
+		devices->entries = entries;
+	if (!entries || !entry) {
+		gk_config_device_free(config);
+		free(entry);
+		return NULL;
+	}
+	entry->config = config;
+	entry->ctrl.fd = -1;
+	entry->from_file = from_file;
+	entry->state = GK_ENTRY_ATTACHING;
+	entries[devices->n_entries++] = entry;
+	return entry;
+}
+
+static bool is_cancelled(const struct gk_job *job)
+{
+	struct pollfd cancel = {.fd = job->cancel_fd, .events = POLLIN};
+
+	return poll(&cancel, 1, 0) > 0;
+}
+
+static int attach(const struct gk_job *job, struct gk_step *step)
+{
+	struct gk_entry *entry = step->entry;
+	int r;
+
+	gk_log_tell(GK_LOG_ERROR, step->why, sizeof(step->why));
+	r = gk_ublk_ctrl_open(&entry->ctrl);
+	if (!r)
+		r = gk_device_attach(&entry->ctrl, job->devices->probe, entry->config,
+				     job->devices->state_dir, job->cancel_fd, &entry->device);
+	gk_log_tell(GK_LOG_ERROR, NULL, 0);
+	/* Whoever cancels is promised that the device does not come. */
+	if (!r && is_cancelled(job)) {
+		gk_device_detach(entry->device);
+		r = -ECANCELED;
+	}
+	return r;
+}
+
+/* Waits a little for those who only had a look. */
+static bool is_held(int dev_id, char *what, size_t size)
+{
+	struct timespec pause = {.tv_nsec = 50000000};
+
+	for (unsigned int ms = 0; ms < LET_GO_MS; ms += 50) {
+		if (!gk_holders_find(dev_id, what, size))
+			return false;
+		nanosleep(&pause, NULL);
+	}
+	return true;
+}
+
+static int detach(struct gk_step *step)
+{
+	struct gk_device *device = step->entry->device;
+	char what[512];
+
+	if (!step->force && is_held(device->dev_id, what, sizeof(what))) {
+		snprintf(step->why, sizeof(step->why),
+			 "%s: /dev/ublkb%d is %s: end that first, or use --force, which fails "
+			 "what is in flight", step->name, device->dev_id, what);
+		gk_log(GK_LOG_WARNING, "%s", step->why);
+		return -EBUSY;
+	}
+	device->impatient = step->force;
+	gk_log_tell(GK_LOG_WARNING, step->why, sizeof(step->why));
+	gk_device_detach(device);
+	gk_log_tell(GK_LOG_WARNING, NULL, 0);
+	step->entry->device = NULL;
+	return 0;
+}
+
+static void *job_thread(void *arg)
+{
+	struct gk_job *job = arg;
+	int failed = 0;
+
+	for (size_t i = 0; i < job->n_steps; i++) {
+		struct gk_step *step = &job->steps[i];
+
+		if ((failed && job->stop_at_failure) || (step->attach && is_cancelled(job)))
+			step->result = -ECANCELED;
+		else if (step->attach)
+			step->result = attach(job, step);
+		else
+			step->result = detach(step);
+		failed |= step->result;
+		__atomic_store_n(&job->n_done, i + 1, __ATOMIC_RELEASE);
+		ring(job->devices->done_fd);
+	}
+	__atomic_store_n(&job->ended, true, __ATOMIC_RELEASE);
+	ring(job->devices->done_fd);
+	return NULL;
+}
+
+static void see_step(struct gk_devices *devices, struct gk_step *step)
+{
+	bool attached = step->attach == !step->result;
+
+	/* Who was not attached is forgotten, who could not be detached is what it was. */
+	step->entry->state = GK_ENTRY_ATTACHED;
+	if (attached)
+		return;
+	step->detach_ticket = step->entry->detach_ticket;
+	forget(devices, step->entry);
+	step->entry = NULL;
+}
+
+/* Frees a job whose thread has ended, or was never there. */
+static void job_free(struct gk_job *job)
+{
+	if (job->cancel_fd >= 0)
+		close(job->cancel_fd);
+	free(job->steps);
+	free(job);
+}
+
+int gk_devices_start(struct gk_devices *devices, struct gk_step *steps, size_t n_steps,
+		     bool stop_at_failure, gk_job_done_fn *done, void *arg, uint64_t ticket)
+{
+	struct gk_job *job = malloc(sizeof(*job));
+	int r = job ? 0 : -ENOMEM;
+
+	if (job) {
+		*job = (struct gk_job){
+			.devices = devices,
+			.steps = steps,
+			.n_steps = n_steps,
+			.stop_at_failure = stop_at_failure,
+			.cancel_fd = eventfd(0, EFD_CLOEXEC),
+			.done = done,
+			.arg = arg,
+			.ticket = ticket,
+		};
+		r = job->cancel_fd < 0 ? -errno : 0;
+	}
+	for (size_t i = 0; i < n_steps; i++) {
+		snprintf(steps[i].name, sizeof(steps[i].name), "%s", steps[i].entry->config->name);
+		if (!steps[i].attach && !r)
+			steps[i].entry->state = GK_ENTRY_DETACHING;
+	}
+	if (!r)
+		r = -pthread_create(&job->thread, NULL, job_thread, job);
+	if (!r) {
+		pthread_setname_np(job->thread, "gkjob");
+		job->next = devices->jobs;
+		devices->jobs = job;
+		return 0;
+	}
+	for (size_t i = 0; i < n_steps; i++) {
+		steps[i].result = r;
+		see_step(devices, &steps[i]);
+	}
+	if (job)
+		job_free(job);
+	else
+		free(steps);
+	return r;
+}
+
+void gk_devices_cancel(struct gk_devices *devices, const struct gk_entry *entry)
+{
+	for (struct gk_job *job = devices->jobs; job; job = job->next) {
+		bool concerned = !entry;
+
+		for (size_t i = job->n_seen; i < job->n_steps; i++)
+			concerned |= job->steps[i].entry == entry;
+		if (concerned)
+			ring(job->cancel_fd);
+	}
+}
+
+void gk_devices_step(struct gk_devices *devices)
+{
+	struct gk_job **link = &devices->jobs;
+	uint64_t count;
+
+	(void)!read(devices->done_fd, &count, sizeof(count));
+	while (*link) {
+		struct gk_job *job = *link;
+		bool ended = __atomic_load_n(&job->ended, __ATOMIC_ACQUIRE);
+
+		while (job->n_seen < __atomic_load_n(&job->n_done, __ATOMIC_ACQUIRE))
+			see_step(devices, &job->steps[job->n_seen++]);
+		if (!ended) {
+			link = &job->next;
+			continue;
+		}
+		pthread_join(job->thread, NULL);
+		*link = job->next;
+		job->done(job->arg, job->ticket, job->steps, job->n_steps);
+		job_free(job);
+		/* done() may have started another one. */
+		link = &devices->jobs;
+	}
+}
+
+void gk_devices_tick(struct gk_devices *devices)
+{
+	for (size_t i = 0; i < devices->n_entries; i++) {
+		struct gk_entry *entry = devices->entries[i];
+
+		if (entry->state != GK_ENTRY_ATTACHED)
+			continue;
+		entry->readings[1] = entry->readings[0];
+		gk_status_read(entry->device, &entry->readings[0]);
+		if (entry->n_readings)
+			gk_stats_diff(&entry->readings[0], &entry->readings[1], &entry->recent);
+		entry->n_readings += entry->n_readings < 2;
+	}
+}
+
+bool gk_devices_end(struct gk_devices *devices)
+{
+	bool kept = false;
+
+	for (size_t i = devices->n_entries; i > 0; i--) {
+		struct gk_device *device = devices->entries[i - 1]->device;
+
+		if (!device)
+			continue;
+		if (devices->entries[i - 1]->config->on_exit == GK_ON_EXIT_KEEP) {
+			gk_device_keep(device);
+			kept = true;
+		} else {
+			gk_device_detach(device);
+		}
+	}
+	return kept;
+}
+
+void gk_devices_status(struct gk_entry *entry, struct gk_status_device *ret_status)
+{
+	*ret_status = (struct gk_status_device){
+		.name = entry->config->name,
+		.state = entry->state == GK_ENTRY_ATTACHING ? "attaching" : "detaching",
+		.remote = entry->config->remotes[0].text,
+	};
+	if (entry->state == GK_ENTRY_ATTACHED) {
+		gk_status_of(entry->device, ret_status);
+		gk_status_read(entry->device, &entry->total);
+		ret_status->total = &entry->total;
+		ret_status->recent = entry->n_readings == 2 ? &entry->recent : NULL;
+	}
+	ret_status->origin = entry->from_file ? "file" : "request";
+}

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+#include <arpa/inet.h>
+#include <errno.h>
+#include <microhttpd.h>
+#include <netdb.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "metrics.h"
+
+#define CLIENTS     32
+#define TIMEOUT_S   10
+#define MEMORY      (16U * 1024) /* for the header of one request */
+
+struct gk_metrics {
+	struct MHD_Daemon *daemon;
+	gk_metrics_source *source;
+	void *arg;
+};
+
+static enum MHD_Result reply(struct MHD_Connection *connection, unsigned int status, char *text,
+			     enum MHD_ResponseMemoryMode mode, const char *type)
+{
+	struct MHD_Response *response =
+		MHD_create_response_from_buffer(strlen(text), text, mode);
+	enum MHD_Result r;
+
+	if (!response) {
+		if (mode == MHD_RESPMEM_MUST_FREE)
+			free(text);
+		return MHD_NO;
+	}
+	MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
+	if (status == MHD_HTTP_METHOD_NOT_ALLOWED)
+		MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, "GET, HEAD");
+	r = MHD_queue_response(connection, status, response);
+	MHD_destroy_response(response);
+	return r;
+}
+
+static enum MHD_Result handle(void *arg, struct MHD_Connection *connection, const char *url,
+			      const char *method, const char *version, const char *upload,
+			      size_t *upload_size, void **context)
+{
+	static char seen, no_such_page[] = "see /metrics\n", no_such_method[] = "GET only\n";
+	const struct gk_metrics *metrics = arg;
+	char *text;
+
+	(void)version;
+	(void)upload;
+	/* First called when the header is there; a body, if any, is read and left unused. */
+	if (!*context) {
+		*context = &seen;
+		return MHD_YES;
+	}
+	if (*upload_size) {
+		*upload_size = 0;
+		return MHD_YES;
+	}
+	if (strcmp(method, MHD_HTTP_METHOD_GET) && strcmp(method, MHD_HTTP_METHOD_HEAD))
+		return reply(connection, MHD_HTTP_METHOD_NOT_ALLOWED, no_such_method,
+			     MHD_RESPMEM_PERSISTENT, "text/plain");
+	if (strcmp(url, "/metrics"))
+		return reply(connection, MHD_HTTP_NOT_FOUND, no_such_page, MHD_RESPMEM_PERSISTENT,
+			     "text/plain");
+	text = metrics->source(metrics->arg);
+	if (!text)
+		return MHD_NO;
+	return reply(connection, MHD_HTTP_OK, text, MHD_RESPMEM_MUST_FREE,
+		     "text/plain; version=0.0.4; charset=utf-8");
+}
+
+/* "host:port", "[host]:port", ":port" */
+static int resolve(const char *address, struct addrinfo **ret_info)
+{
+	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM,
+				 .ai_flags = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV};
+	const char *colon = strrchr(address, ':');
+	char host[64] = "";
+	size_t n;
+
+	/* getaddrinfo() takes any number and cuts it down to 16 bits. */
+	if (!colon || (size_t)(colon - address) >= sizeof(host) ||
+	    strspn(colon + 1, "0123456789") != strlen(colon + 1) || strlen(colon + 1) > 5 ||
+	    atoi(colon + 1) < 1 || atoi(colon + 1) > UINT16_MAX)
+		return EAI_NONAME;
+	n = (size_t)(colon - address);
+	if (n > 1 && address[0] == '[' && colon[-1] == ']')
+		memcpy(host, address + 1, n - 2);
+	else
+		memcpy(host, address, n);
+	return getaddrinfo(host[0] ? host : NULL, colon + 1, &hints, ret_info);
+}
+
+static int listen_at(const char *address)
+{
+	struct addrinfo *info;
+	int one = 1;
+	int fd;
+	int r = resolve(address, &info);
+
+	if (r)
+		return -EINVAL;
+	fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd >= 0)
+		(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (fd < 0 || bind(fd, info->ai_addr, info->ai_addrlen) < 0 || listen(fd, CLIENTS) < 0) {
+		r = -errno;
+		if (fd >= 0)
+			close(fd);
+	}
+	freeaddrinfo(info);
+	return r ? r : fd;
+}
+
+int gk_metrics_start(const char *address, gk_metrics_source *source, void *arg,
+		     struct gk_metrics **ret_metrics)
+{
+	struct gk_metrics *metrics = malloc(sizeof(*metrics));
+	int fd = metrics ? listen_at(address) : -ENOMEM;
+
+	if (fd < 0) {
+		gk_log(GK_LOG_ERROR, "control.metrics: cannot listen on \"%s\": %s%s", address,
+		       gk_strerror(fd), fd == -EINVAL ? ": expected \"address:port\", numbers both" : "");
+		free(metrics);
+		return fd;
+	}
+	*metrics = (struct gk_metrics){.source = source, .arg = arg};
+	metrics->daemon = MHD_start_daemon(
+		MHD_USE_EPOLL, 0, NULL, NULL, handle, metrics, MHD_OPTION_LISTEN_SOCKET, fd,
+		MHD_OPTION_CONNECTION_LIMIT, (unsigned int)CLIENTS, MHD_OPTION_CONNECTION_TIMEOUT,
+		(unsigned int)TIMEOUT_S, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY,
+		MHD_OPTION_END);
+	if (!metrics->daemon) {
+		gk_log(GK_LOG_ERROR, "control.metrics: libmicrohttpd does not start");
+		close(fd);
+		free(metrics);
+		return -EIO;
+	}
+	*ret_metrics = metrics;
+	return 0;
+}
+
+int gk_metrics_fd(const struct gk_metrics *metrics, int *ret_ms)
+{
+	const union MHD_DaemonInfo *info =
+		MHD_get_daemon_info(metrics->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+	MHD_UNSIGNED_LONG_LONG ms;
+
+	*ret_ms = -1;
+	if (MHD_get_timeout(metrics->daemon, &ms) == MHD_YES)
+		*ret_ms = ms < 1000 ? (int)ms : 1000;
+	return info->epoll_fd;
+}
+
+void gk_metrics_step(struct gk_metrics *metrics)
+{
+	(void)MHD_run(metrics->daemon);
+}
+
+void gk_metrics_stop(struct gk_metrics *metrics)
+{
+	if (!metrics)
+		return;
+	/* Closes the socket that it was given, too. */
+	MHD_stop_daemon(metrics->daemon);
+	free(metrics);
+}
