@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "config_device.h"
 #include "config_keys.h"
 #include "config_scan.h"
 
@@ -119,31 +120,19 @@ static bool read_remote(struct reader *reader, const config_setting_t *setting, 
 	return false;
 }
 
-/*
- * What a device says of TLS must hold for all of its servers: failing over from one that is
- * encrypted to one that is not would be a silent fallback.
- */
 static void check_tls(struct reader *reader, const struct gk_device_config *device,
 		      const char *prefix)
 {
-	const struct gk_tls_config *tls = &device->tls;
+	const char *remotes = gk_config_device_bad_remotes(device);
+	const char *tls = gk_config_device_bad_tls(device);
 	char path[64];
 
 	snprintf(path, sizeof(path), "%sremote", prefix);
-	for (size_t i = 1; i < device->n_remotes; i++) {
-		if (device->remotes[i].tls == device->remotes[0].tls)
-			continue;
-		mistake(reader, device->line, path,
-			"expected all remotes with TLS (nbds) or all without, for they take over "
-			"from one another");
-		break;
-	}
+	if (remotes)
+		mistake(reader, device->line, path, "%s", remotes);
 	snprintf(path, sizeof(path), "%stls", prefix);
-	if (tls->psk_file && *tls->psk_file && (*tls->ca || *tls->cert || *tls->key))
-		mistake(reader, device->line, path,
-			"expected either psk_file or ca, cert and key");
-	else if (tls->cert && !*tls->cert != !*tls->key)
-		mistake(reader, device->line, path, "expected cert and key together");
+	if (tls)
+		mistake(reader, device->line, path, "%s", tls);
 }
 
 static void read_remotes(struct reader *reader, const struct gk_config_key *key,

@@ -75,7 +75,7 @@ typedef void gk_config_report_fn(void *arg, const char *message);
 
 /*
  * Reads and checks a file; every mistake is reported before it returns, not only the first (but a
- * syntax error hides those behind it). A key whose feature is missing takes only its default.
+ * syntax error hides those behind it).
  * 0 and *ret_config (end it with gk_config_free()), or -EINVAL when at least one mistake was
  * reported, or -errno when the file cannot be read (also reported). Any thread.
  */

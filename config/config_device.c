@@ -127,10 +127,9 @@ static int add_remote(struct gk_device_config *device, const char *text, char *w
 		snprintf(why, why_size, "remote: expected an NBD URI: %s", reason);
 		return r;
 	}
-	if (uri.tls && gk_config_keys_missing("nbds")) {
-		snprintf(why, why_size,
-			 "remote: expected a URI without TLS: %s is not available yet",
-			 gk_config_keys_missing("nbds"));
+	if (uri.tls_type == GK_TLS_ANON) {
+		snprintf(why, why_size, "remote: expected tls-type=x509 or psk: anonymous TLS protects "
+			 "from nobody who can change what passes");
 		r = -EINVAL;
 	}
 	remotes = r ? NULL : realloc(device->remotes, (device->n_remotes + 1) * sizeof(*remotes));
@@ -299,6 +298,30 @@ bool gk_config_device_same(const struct gk_device_config *is, const struct gk_de
 		return false;
 	}
 	return true;
+}
+
+/*
+ * What a device says of TLS must hold for all of its servers: failing over from one that is
+ * encrypted to one that is not would be a silent fallback.
+ */
+const char *gk_config_device_bad_remotes(const struct gk_device_config *device)
+{
+	for (size_t i = 1; i < device->n_remotes; i++)
+		if (device->remotes[i].tls != device->remotes[0].tls)
+			return "expected all remotes with TLS (nbds) or all without, for they take "
+			       "over from one another";
+	return NULL;
+}
+
+const char *gk_config_device_bad_tls(const struct gk_device_config *device)
+{
+	const struct gk_tls_config *tls = &device->tls;
+
+	if (tls->psk_file && *tls->psk_file && (*tls->ca || *tls->cert || *tls->key))
+		return "expected either psk_file or ca, cert and key";
+	if (tls->cert && !*tls->cert != !*tls->key)
+		return "expected cert and key together";
+	return NULL;
 }
 
 bool gk_config_device_is_name(const char *text)

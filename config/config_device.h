@@ -34,6 +34,13 @@ void gk_config_device_clear_remotes(struct gk_device_config *device);
 bool gk_config_device_same(const struct gk_device_config *is, const struct gk_device_config *would_be,
 			   char *why, size_t why_size);
 
+/*
+ * What is wrong with the whole, "expected ...", or NULL: about its remotes, about "tls". Strings are
+ * static.
+ */
+const char *gk_config_device_bad_remotes(const struct gk_device_config *device);
+const char *gk_config_device_bad_tls(const struct gk_device_config *device);
+
 /* Whether text would do as a device's name. */
 bool gk_config_device_is_name(const char *text);
 

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * The keys of proxy.conf as tables: name, kind, limits, default, place in the struct; and the one
- * list of keys whose feature is not there yet. Inside config/ only. Any thread.
+ * The keys of proxy.conf as tables: name, kind, limits, default, place in the struct. Inside config/ only. Any thread.
  */
 #ifndef GK_CONFIG_KEYS_H
 #define GK_CONFIG_KEYS_H

@@ -16,7 +16,7 @@ _gkproxy() {
 		words='probe status attach detach reload log-level -c -t --help --version'
 	else
 		case $command in
-		probe) words='nbd:// nbd+unix:// nbd+vsock:// --json --remove --state-dir --help' ;;
+		probe) words='nbd:// nbd+unix:// nbd+vsock:// --json --daemon --socket --remove --state-dir --help' ;;
 		attach) words='nbd:// nbd+unix:// nbd+vsock:// --name --json --socket --help' ;;
 		reload) words='--json --socket --help' ;;
 		log-level) words='error warning info debug --json --socket --help' ;;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 
+#include "control_ask.h"
 #include "dial.h"
 #include "gk_ublk.h"
 #include "nbd_request.h"
@@ -311,6 +312,27 @@ static int probe_host(bool json, const char *state_dir)
 	return probe.io_uring == 0 && probe.ublk == 0 ? 0 : 1;
 }
 
+static int probe_daemon(const char *socket_path, bool json)
+{
+	json_t *request = json_pack("{s:s}", "command", "probe");
+	char why[512];
+	json_t *host = gk_control_ask(socket_path, request, why, sizeof(why));
+
+	json_decref(request);
+	if (!host) {
+		fprintf(stderr, "gkproxy: %s\n", why);
+		return 1;
+	}
+	if (json) {
+		json_dumpf(host, stdout, JSON_INDENT(2));
+		printf("\n");
+	} else {
+		print_host(host);
+	}
+	json_decref(host);
+	return 0;
+}
+
 /* -- a server -- */
 
 /* A server's text: as it is when it is UTF-8, else made harmless. */
@@ -508,15 +530,22 @@ int gk_cmd_probe(int argc, char **argv)
 {
 	static const struct option options[] = {
 		{"json", no_argument, NULL, 'j'},
+		{"daemon", no_argument, NULL, 'd'},
+		{"socket", required_argument, NULL, 'S'},
 		{"remove", required_argument, NULL, 'r'},
 		{"state-dir", required_argument, NULL, 's'},
 		{"help", no_argument, NULL, 'h'},
 		{NULL, 0, NULL, 0},
 	};
-	static const char usage[] = "usage: gkproxy probe [URI] [--json]\n"
-				    "       gkproxy probe [--json] [--state-dir DIR]\n"
-				    "       gkproxy probe --remove ID [--state-dir DIR]\n";
+	static const char usage[] =
+		"usage: gkproxy probe [URI] [--json]\n"
+		"       gkproxy probe [--json] [--state-dir DIR]\n"
+		"       gkproxy probe --remove ID [--state-dir DIR]\n"
+		"       gkproxy probe --daemon [--socket PATH] [--json]\n"
+		"--daemon: as the running daemon found it when it started, with its privileges\n";
+	const char *socket_path = GK_DEFAULT_SOCKET;
 	const char *state_dir = GK_ORPHANS_STATE_DIR;
+	bool daemon = false;
 	bool json = false;
 	long remove_id = -1;
 	char *end;
@@ -525,6 +554,10 @@ int gk_cmd_probe(int argc, char **argv)
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == 'j') {
 			json = true;
+		} else if (c == 'd') {
+			daemon = true;
+		} else if (c == 'S') {
+			socket_path = optarg;
 		} else if (c == 's') {
 			state_dir = optarg;
 		} else if (c == 'r') {
@@ -538,10 +571,12 @@ int gk_cmd_probe(int argc, char **argv)
 			return c == 'h' ? 0 : 2;
 		}
 	}
-	if (argc - optind > (remove_id < 0)) {
+	if (argc - optind > (remove_id < 0 && !daemon)) {
 		fputs(usage, stderr);
 		return 2;
 	}
+	if (daemon)
+		return probe_daemon(socket_path, json);
 	if (remove_id >= 0)
 		return gk_orphans_remove(state_dir, (unsigned int)remove_id);
 	return optind < argc ? probe_server(argv[optind], json) : probe_host(json, state_dir);

@@ -92,7 +92,7 @@ static void print_device(const json_t *device)
 	       text(device, "state"), number(device, "size_bytes"), text(device, "remote"));
 	printf("  data path %s, %lld queues of depth %lld, TLS %s, connections:",
 	       text(device, "data_path"), number(device, "queues"), number(device, "queue_depth"),
-	       text(device, "tls"));
+	       text(json_array_get(connections, 0), "tls"));
 	json_array_foreach(connections, i, connection)
 		printf(" %lld %s", number(connection, "id"), text(connection, "state"));
 	printf("\n");
@@ -187,7 +187,7 @@ int gk_cmd_status(int argc, char **argv)
 		"Shows the devices of the running daemon.\n"
 		"  --watch         a table of what goes on, again every second (or SECONDS) until\n"
 		"                  interrupted; with --json, an object a line\n"
-		"  --json          as JSON; README.md, \"Control socket\", says what it has\n"
+		"  --json          as JSON; control-socket.md says what it has\n"
 		"  --socket PATH   the daemon's control.socket, if not " GK_DEFAULT_SOCKET "\n"
 		"  --help\n";
 	const char *socket_path = GK_DEFAULT_SOCKET;

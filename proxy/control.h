@@ -7,7 +7,7 @@
  *   answer   {"protocol": 1, "ok": true, "result": ...}
  *            {"protocol": 1, "ok": false, "error": {"code": "...", "message": "..."}}
  *
- * The requests and their results are described in README.md, "Control socket".
+ * The requests and their results are described in deploy/doc/control-socket.md.
  */
 #ifndef GK_CONTROL_H
 #define GK_CONTROL_H

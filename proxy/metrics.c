@@ -72,7 +72,8 @@ static void print_info(FILE *out, const struct gk_status_device *list, size_t n)
 		sample(out, info.name, device);
 		fprintf(out, ",path=\"/dev/ublkb%d\",", device->dev_id);
 		quoted(out, "remote", device->remote);
-		fprintf(out, ",data_path=\"%s\",tls=\"%s\"} 1\n", device->data_path, device->tls);
+		fprintf(out, ",data_path=\"%s\",tls=\"%s\"} 1\n", device->data_path,
+			device->n_connections ? device->connections[0].tls : "off");
 	}
 	head(out, &state);
 	for (size_t i = 0; i < n; i++) {
@@ -105,7 +106,7 @@ static void print_gauges(FILE *out, const struct gk_status_device *list, size_t 
 			unsigned int count = 0;
 
 			for (unsigned int c = 0; c < device->n_connections; c++)
-				count += (int)device->connections[c] == state;
+				count += (int)device->connections[c].state == state;
 			sample(out, connections.name, device);
 			fprintf(out, ",state=\"%s\"} %u\n",
 				gk_status_session_state((enum gk_session_state)state), count);

@@ -170,6 +170,13 @@ static int make_config(const struct gk_daemon *daemon, const json_t *remote, con
 	json_object_foreach(keys, key, value)
 		if (!r)
 			r = set_key(config, key, value, why, why_size);
+	if (!r && (gk_config_device_bad_remotes(config) || gk_config_device_bad_tls(config))) {
+		const char *remotes = gk_config_device_bad_remotes(config);
+
+		snprintf(why, why_size, "%s: %s", remotes ? "remote" : "tls",
+			 remotes ? remotes : gk_config_device_bad_tls(config));
+		r = -EINVAL;
+	}
 	if (!r && name)
 		r = gk_config_device_set(config, "name", name, why, why_size);
 	else if (!r && !config->name)

@@ -122,9 +122,13 @@ static json_t *connections_json(const struct gk_status_device *device)
 	json_t *json = json_array();
 
 	for (unsigned int c = 0; c < device->n_connections; c++)
-		json_array_append_new(json, json_pack("{s:i, s:i, s:s}", "id", (int)c, "queue",
-						      (int)(c % device->n_queues), "state",
-						      gk_status_session_state(device->connections[c])));
+		json_array_append_new(
+			json, json_pack("{s:i, s:i, s:s, s:s, s:s?, s:s?}", "id", (int)c, "queue",
+					(int)(c % device->n_queues), "state",
+					gk_status_session_state(device->connections[c].state), "tls",
+					device->connections[c].tls, "tls_version",
+					device->connections[c].tls_version, "tls_cipher",
+					device->connections[c].tls_cipher));
 	return json;
 }
 
@@ -139,13 +143,12 @@ static json_t *device_json(const struct gk_status_device *device)
 	snprintf(path, sizeof(path), "/dev/ublkb%d", device->dev_id);
 	json_object_update_new(
 		json,
-		json_pack("{s:s, s:I, s:I, s:b, s:s, s:s, s:s, s:s, s:i, s:i, s:I, s:o, s:o, s:o}",
+		json_pack("{s:s, s:I, s:I, s:b, s:s, s:s, s:s, s:i, s:i, s:I, s:o, s:o, s:o}",
 			  "path", path,
 			  "size_bytes", (json_int_t)device->size_bytes,
 			  "block_size", (json_int_t)device->block_size,
 			  "read_only", device->read_only,
 			  "peer", device->peer,
-			  "tls", device->tls,
 			  "data_path", device->data_path,
 			  "data_path_why", device->data_path_why,
 			  "queues", (int)device->n_queues,
@@ -173,7 +176,6 @@ void gk_status_of(struct gk_device *device, struct gk_status_device *ret_status)
 		.read_only = device->plan.params.basic.attrs & UBLK_ATTR_READ_ONLY,
 		.data_path = device->path->name,
 		.data_path_why = device->path_why,
-		.tls = "off",
 		.n_queues = device->n_queues,
 		.queue_depth = device->config->queue_depth,
 		.n_connections = device->n_connections,
@@ -182,9 +184,15 @@ void gk_status_of(struct gk_device *device, struct gk_status_device *ret_status)
 	for (unsigned int c = 0; c < device->n_connections; c++) {
 		const struct gk_queue *queue = &device->queues[c % device->n_queues].queue;
 
-		ret_status->connections[c] = __atomic_load_n(
-			&queue->sessions[c / device->n_queues].state, __ATOMIC_RELAXED);
-		up += ret_status->connections[c] == GK_SESSION_UP;
+		const struct gk_session *session = &queue->sessions[c / device->n_queues];
+		struct gk_status_connection *connection = &ret_status->connections[c];
+
+		connection->state = __atomic_load_n(&session->state, __ATOMIC_ACQUIRE);
+		connection->tls_version = __atomic_load_n(&session->tls_version, __ATOMIC_RELAXED);
+		connection->tls_cipher = __atomic_load_n(&session->tls_cipher, __ATOMIC_RELAXED);
+		connection->tls = gk_tls_stream_mode(
+			connection->tls_version, __atomic_load_n(&session->ktls, __ATOMIC_RELAXED));
+		up += connection->state == GK_SESSION_UP;
 	}
 	ret_status->state = up == device->n_connections ? "up" : up ? "degraded" : "reconnecting";
 }

@@ -28,11 +28,15 @@ struct gk_status_device {
 	char peer[160];
 	const char *data_path;
 	const char *data_path_why;
-	const char *tls;
 	unsigned int n_queues;
 	unsigned int queue_depth;
 	unsigned int n_connections;
-	enum gk_session_state connections[GK_STATUS_CONNECTIONS];
+	struct gk_status_connection {
+		enum gk_session_state state;
+		const char *tls;         /* gk_tls_stream_mode() */
+		const char *tls_version; /* NULL without TLS */
+		const char *tls_cipher;
+	} connections[GK_STATUS_CONNECTIONS];
 	const struct gk_stats *total;  /* since it was attached */
 	const struct gk_stats *recent; /* of about the last second; its at_ns is how long. NULL: not yet */
 };

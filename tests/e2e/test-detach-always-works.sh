@@ -29,7 +29,7 @@ two_at_work() {
 # Its server stays well all the time.
 nbdkit_unix memory 64M
 start_gkproxy
-nbdkit_tcp memory 64M
+nbdkit_tcp -t 1 memory 64M
 
 step "the server is frozen, nobody uses the device"
 gkproxy attach "$uri" --name two --id 1 >/dev/null
@@ -66,13 +66,15 @@ ids_free() { [ -z "$(find /dev -name 'ublk[bc]1')" ]; }
 wait_for 30 "the device is gone" ids_free
 
 step "in back-off: the server is gone"
+stop_server KILL
+nbdkit_tcp -t 1 memory 64M
 gkproxy attach "$uri" --name two --id 1 >/dev/null
 stop_server KILL
 wait_for 30 "the device waits for its server" state_is reconnecting
 detaches 15
 
 step "while it is being attached to a server that takes the connection and says nothing"
-nbdkit_tcp memory 64M
+nbdkit_tcp -t 1 memory 64M
 kill -STOP "$server_pid"
 gkproxy attach "$uri" --name two --id 1 --connect_timeout 0 2>"$dir/err" &
 attach_pid=$!

@@ -31,6 +31,8 @@ work() { fio_verify work --size=8m >/dev/null; }
 keep_working work
 at_work() { [ "$(status '.devices[0].recent.writes_per_s // 0 | floor')" -gt 0 ]; }
 wait_for 60 "vol0 is at work" at_work
+# The others have a server of their own.
+nbdkit_tcp memory 64M
 
 step "attach"
 path=$(gkproxy attach "$uri" --name two --queue-depth 16)

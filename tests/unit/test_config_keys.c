@@ -173,11 +173,6 @@ static void a_bad_remote_is_named_with_the_reason(void **state)
 		    "from : to @");
 }
 
-static void a_key_of_a_later_feature_takes_its_default_and_nothing_else(void **state)
-{
-	(void)state;
-}
-
 static void tls_settings_that_contradict_each_other_are_named(void **state)
 {
 	static const struct {
@@ -251,7 +246,6 @@ int main(void)
 		cmocka_unit_test(every_bad_value_is_named_with_line_and_key),
 		cmocka_unit_test(names_have_letters_digits_and_a_few_signs),
 		cmocka_unit_test(a_bad_remote_is_named_with_the_reason),
-		cmocka_unit_test(a_key_of_a_later_feature_takes_its_default_and_nothing_else),
 		cmocka_unit_test(tls_settings_that_contradict_each_other_are_named),
 		cmocka_unit_test(remotes_have_tls_all_or_none),
 		cmocka_unit_test(bad_values_of_the_daemon_are_named),

@@ -49,10 +49,10 @@ static void fill(struct gk_status_device *devices)
 		.peer = "10.0.0.5:10809",
 		.data_path = "copy",
 		.data_path_why = "",
-		.tls = "off",
 		.n_queues = 1,
 		.n_connections = 2,
-		.connections = {GK_SESSION_UP, GK_SESSION_DEAD},
+		.connections = {{GK_SESSION_UP, "user", "TLSv1.3", "x"},
+				{GK_SESSION_DEAD, "off", NULL, NULL}},
 		.total = &stats,
 	};
 	devices[1] = (struct gk_status_device){
@@ -96,7 +96,7 @@ static void the_text_says_what_was_counted(void **state)
 	has_line(text, "gkproxy_device_connections{device=\"vol0\",state=\"up\"} 1");
 	has_line(text, "gkproxy_device_connections{device=\"vol0\",state=\"dead\"} 1");
 	has_line(text, "gkproxy_device_info{device=\"vol0\",path=\"/dev/ublkb7\","
-		       "remote=\"nbd://h/a\\\"b\\\\c\\n\",data_path=\"copy\",tls=\"off\"} 1");
+		       "remote=\"nbd://h/a\\\"b\\\\c\\n\",data_path=\"copy\",tls=\"user\"} 1");
 	assert_null(strstr(text, "gkproxy_device_size_bytes{device=\"vol1\"}"));
 	free(text);
 }

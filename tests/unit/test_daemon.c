@@ -1,0 +1,576 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The daemon with its control socket, jobs and signals, on devices that are none: what ublk and the
+ * servers would do is told by the device's name. The daemon runs on a thread, the test is its client.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "control_ask.h"
+#include "daemon.h"
+#include "log.h"
+
+static char dir[] = "/tmp/gk-test-daemon-XXXXXX";
+static char conf[64], socket_path[64];
+static int go_on_fd;       /* what is slow goes on when this is readable */
+static unsigned int n_alive; /* devices */
+static unsigned int n_forced;
+static unsigned int n_kept;
+static unsigned int next_id;
+
+/* -- what stands for ublk and the servers -- */
+
+int __wrap_gk_ublk_ctrl_open(struct gk_ublk_ctrl *ctrl);
+void __wrap_gk_probe_run(struct gk_probe *probe);
+int __wrap_gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
+			    const struct gk_device_config *config, const char *state_dir,
+			    int cancel_fd, struct gk_device **ret_device);
+void __wrap_gk_device_detach(struct gk_device *device);
+void __wrap_gk_device_keep(struct gk_device *device);
+bool __wrap_gk_holders_find(int dev_id, char *what, size_t size);
+
+int __wrap_gk_ublk_ctrl_open(struct gk_ublk_ctrl *ctrl)
+{
+	ctrl->fd = -1;
+	return 0;
+}
+
+void __wrap_gk_probe_run(struct gk_probe *probe)
+{
+	*probe = (struct gk_probe){.ublk = -ENOENT};
+}
+
+/* 0, or -ECANCELED. */
+static int wait_to_go_on(int cancel_fd)
+{
+	struct pollfd fds[] = {{.fd = go_on_fd, .events = POLLIN},
+			       {.fd = cancel_fd, .events = POLLIN}};
+
+	while (poll(fds, 2, -1) < 0)
+		;
+	return fds[1].revents ? -ECANCELED : 0;
+}
+
+int __wrap_gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
+			    const struct gk_device_config *config, const char *state_dir,
+			    int cancel_fd, struct gk_device **ret_device)
+{
+	struct gk_device *device;
+	int r = 0;
+
+	assert_non_null(probe);
+	assert_string_equal(state_dir, dir);
+	if (!strncmp(config->name, "bad", 3)) {
+		gk_log(GK_LOG_ERROR, "%s: no server there", config->name);
+		return -ECONNREFUSED;
+	}
+	if (!strncmp(config->name, "slow", 4))
+		r = wait_to_go_on(cancel_fd);
+	if (r)
+		return r;
+	device = calloc(1, sizeof(*device));
+	*device = (struct gk_device){.config = config, .ctrl = ctrl, .path = &gk_path_copy};
+	device->dev_id = (int)__atomic_fetch_add(&next_id, 1, __ATOMIC_RELAXED);
+	device->plan.size_bytes = 4096;
+	assert_int_equal(gk_reconnect_init(&device->reconnect), 0);
+	__atomic_fetch_add(&n_alive, 1, __ATOMIC_RELAXED);
+	*ret_device = device;
+	return 0;
+}
+
+void __wrap_gk_device_detach(struct gk_device *device)
+{
+	if (strstr(device->config->name, "lingering"))
+		(void)wait_to_go_on(-1);
+	if (device->impatient) {
+		gk_log(GK_LOG_WARNING, "%s: removed by force", device->config->name);
+		__atomic_fetch_add(&n_forced, 1, __ATOMIC_RELAXED);
+	}
+	gk_reconnect_done(&device->reconnect);
+	__atomic_fetch_sub(&n_alive, 1, __ATOMIC_RELAXED);
+	free(device);
+}
+
+void __wrap_gk_device_keep(struct gk_device *device)
+{
+	__atomic_fetch_add(&n_kept, 1, __ATOMIC_RELAXED);
+	free(device);
+}
+
+static int held_id = -1;
+
+bool __wrap_gk_holders_find(int dev_id, char *what, size_t size)
+{
+	snprintf(what, size, "mounted at /mnt");
+	return dev_id == __atomic_load_n(&held_id, __ATOMIC_RELAXED);
+}
+
+/* -- the daemon on its thread -- */
+
+static pthread_t thread;
+static bool running;
+static int result;
+
+static void write_conf(const char *devices)
+{
+	FILE *file = fopen(conf, "w");
+
+	assert_non_null(file);
+	fprintf(file, "state_dir = \"%s\"; control = { socket = \"%s\"; };\n%s\n", dir, socket_path,
+		devices);
+	assert_int_equal(fclose(file), 0);
+}
+
+static void no_mistake(void *arg, const char *message)
+{
+	(void)arg;
+	fail_msg("%s", message);
+}
+
+static void *daemon_thread(void *arg)
+{
+	result = gk_daemon_run(arg);
+	return NULL;
+}
+
+static json_t *ask(const char *request, char *why, size_t why_size)
+{
+	json_t *json = json_loads(request, 0, NULL);
+	json_t *answer;
+
+	assert_non_null(json);
+	answer = gk_control_ask(socket_path, json, why, why_size);
+	json_decref(json);
+	return answer;
+}
+
+static void start_daemon(const char *devices)
+{
+	struct gk_config *config;
+
+	write_conf(devices);
+	assert_int_equal(gk_config_load(conf, no_mistake, NULL, &config), 0);
+	assert_int_equal(pthread_create(&thread, NULL, daemon_thread, config), 0);
+	running = true;
+}
+
+static void is_answered(const char *request, const char *want)
+{
+	char why[4096] = "";
+	json_t *answer = ask(request, why, sizeof(why));
+	char *text = answer ? json_dumps(answer, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+
+	if (!text || !strstr(text, want))
+		fail_msg("%s: '%s', '%s'", request, text ? text : "", why);
+	free(text);
+	json_decref(answer);
+}
+
+static void is_refused(const char *request, const char *want)
+{
+	char why[4096] = "";
+	json_t *answer = ask(request, why, sizeof(why));
+
+	if (answer || !strstr(why, want))
+		fail_msg("%s: '%s'", request, answer ? "was answered" : why);
+}
+
+/* "a up, b attaching": all devices in their order. NULL: no daemon answers yet. To be freed. */
+static char *devices(void)
+{
+	char why[256];
+	json_t *status = ask("{\"command\": \"status\"}", why, sizeof(why));
+	char *list = calloc(1, 4096);
+	json_t *device;
+	size_t i;
+
+	json_array_foreach(json_object_get(status, "devices"), i, device)
+		snprintf(list + strlen(list), 4096 - strlen(list), "%s%s %s", i ? ", " : "",
+			 json_string_value(json_object_get(device, "name")),
+			 json_string_value(json_object_get(device, "state")));
+	if (!status) {
+		free(list);
+		return NULL;
+	}
+	json_decref(status);
+	return list;
+}
+
+/* Until they are; the test's own time limit is the end of patience. */
+static void devices_become(const char *want)
+{
+	for (;;) {
+		char *list = devices();
+		bool same = list && !strcmp(list, want);
+
+		free(list);
+		if (same)
+			return;
+		sched_yield();
+	}
+}
+
+static void devices_are(const char *want)
+{
+	char *list = devices();
+
+	assert_non_null(list);
+	assert_string_equal(list, want);
+	free(list);
+}
+
+static void is_ready(void)
+{
+	char why[256] = "";
+	json_t *answer;
+
+	/* Refused with another reason once it is ready. */
+	do {
+		answer = ask("{\"command\": \"detach\", \"name\": \"-\"}", why, sizeof(why));
+		assert_null(answer);
+	} while (!strstr(why, "no device is named"));
+}
+
+static void end_daemon(int want)
+{
+	kill(getpid(), SIGTERM);
+	pthread_join(thread, NULL);
+	running = false;
+	assert_int_equal(result, want);
+	assert_int_equal(n_alive, 0);
+}
+
+static void let_go_on(bool on)
+{
+	uint64_t count = 1;
+
+	if (on)
+		assert_int_equal(write(go_on_fd, &count, sizeof(count)), sizeof(count));
+	else
+		assert_true(read(go_on_fd, &count, sizeof(count)) == sizeof(count) || errno == EAGAIN);
+}
+
+static int set_up(void **state)
+{
+	(void)state;
+	held_id = -1;
+	next_id = n_forced = n_kept = 0;
+	let_go_on(false);
+	return 0;
+}
+
+/* After a test that failed half-way: the next one gets a daemon of its own. */
+static int tear_down(void **state)
+{
+	(void)state;
+	if (!running)
+		return 0;
+	let_go_on(true);
+	kill(getpid(), SIGTERM);
+	pthread_join(thread, NULL);
+	running = false;
+	n_alive = 0;
+	return 0;
+}
+
+static int make_directory(void **state)
+{
+	sigset_t set;
+
+	(void)state;
+	/* As main() leaves it to the daemon, but for all threads of this process. */
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	gk_log_set_level(GK_LOG_ERROR);
+	go_on_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (!mkdtemp(dir))
+		return -1;
+	snprintf(conf, sizeof(conf), "%s/proxy.conf", dir);
+	snprintf(socket_path, sizeof(socket_path), "%s/socket", dir);
+	return 0;
+}
+
+static int remove_directory(void **state)
+{
+	(void)state;
+	unlink(conf);
+	close(go_on_fd);
+	return rmdir(dir);
+}
+
+#define DEVICE(name) "{ name = \"" name "\"; remote = \"nbd://h/x\"; }"
+#define ONE          "devices = ( " DEVICE("a") " );"
+#define ATTACH(name) "{\"command\":\"attach\",\"remote\":\"nbd://h/x\",\"name\":\"" name "\"}"
+#define DETACH(name) "{\"command\":\"detach\",\"name\":\"" name "\"}"
+#define FORCE(name)  "{\"command\":\"detach\",\"name\":\"" name "\",\"force\":true}"
+#define RELOAD       "{\"command\":\"reload\"}"
+
+static void devices_are_attached_and_detached(void **state)
+{
+	(void)state;
+	start_daemon("defaults = { queue_depth = 8; }; " ONE);
+	is_ready();
+	is_answered(ATTACH("b"), "{\"name\":\"b\",\"path\":\"/dev/ublkb1\",\"size_bytes\":4096}");
+	is_answered("{\"command\":\"attach\",\"remote\":[\"nbd://h/y\",\"nbd://i/y\"]}", "\"name\":\"y\"");
+	is_answered("{\"command\":\"attach\",\"remote\":\"nbd://h/y\"}", "\"name\":\"vol0\"");
+	is_answered("{\"command\":\"attach\",\"remote\":\"nbd://h/\",\"keys\":{\"queue_depth\":16,"
+		    "\"send_zc\":true,\"fence\":\"strict\"}}", "\"name\":\"vol1\"");
+	devices_are("a up, b up, y up, vol0 up, vol1 up");
+	is_answered("{\"command\":\"status\",\"name\":\"vol1\"}", "\"queue_depth\":16");
+	is_answered("{\"command\":\"status\",\"name\":\"vol0\"}", "\"queue_depth\":8");
+	is_answered("{\"command\":\"status\",\"name\":\"vol0\"}", "\"origin\":\"request\"");
+	is_refused(ATTACH("b"), "a device is named b already");
+	is_refused(ATTACH("bad1"), "bad1: no server there");
+	is_refused("{\"command\":\"attach\",\"remote\":\"http://h/\"}", "remote: expected an NBD URI");
+	is_refused("{\"command\":\"attach\",\"remote\":[]}", "at least one NBD URI");
+	is_refused("{\"command\":\"attach\",\"remote\":\"nbd://h/\",\"keys\":{\"queues\":-1}}",
+		   "queues: expected a whole number");
+	is_refused("{\"command\":\"attach\",\"remote\":\"nbd://h/\",\"keys\":{\"queues\":[]}}",
+		   "queues: expected a text");
+	is_refused("{\"command\":\"attach\",\"remote\":\"nbd://h/\",\"keys\":[]}", "keys");
+	is_refused("{\"command\":\"attach\",\"remote\":\"nbd://h/\",\"depth\":1}", "depth");
+	is_refused("{\"command\":\"attach\"}", "remote");
+	is_refused("{\"command\":\"status\",\"name\":7}", "Expected string, got integer");
+	is_answered(DETACH("b"), "\"name\":\"b\"");
+	is_refused(DETACH("b"), "no device is named b");
+	devices_are("a up, y up, vol0 up, vol1 up");
+	end_daemon(0);
+}
+
+static void a_device_in_use_is_detached_only_by_force(void **state)
+{
+	(void)state;
+	start_daemon("devices = ( " DEVICE("a") ", " DEVICE("b") " );");
+	is_ready();
+	__atomic_store_n(&held_id, 1, __ATOMIC_RELAXED);
+	is_refused(DETACH("b"), "b: /dev/ublkb1 is mounted at /mnt");
+	devices_are("a up, b up");
+	is_answered(FORCE("b"), "\"warning\":\"b: removed by force\"");
+	assert_int_equal(n_forced, 1);
+	devices_are("a up");
+	end_daemon(0);
+}
+
+/* A request on a connection of its own, whose answer is read later. */
+static int begin(const char *request)
+{
+	struct sockaddr_un addr = {.sun_family = AF_UNIX};
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	strcpy(addr.sun_path, socket_path);
+	assert_int_equal(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	assert_int_equal(send(fd, request, strlen(request), 0), strlen(request));
+	assert_int_equal(send(fd, "\n", 1, 0), 1);
+	return fd;
+}
+
+static void ends_with(int fd, const char *want)
+{
+	char text[4096] = "";
+	ssize_t n = recv(fd, text, sizeof(text) - 1, 0);
+
+	assert_true(n > 0);
+	if (!strstr(text, want))
+		fail_msg("'%s' instead of '%s'", text, want);
+	close(fd);
+}
+
+static void nobody_waits_for_what_takes_long(void **state)
+{
+	int attach, detach;
+
+	(void)state;
+	start_daemon("devices = ( " DEVICE("a") ", " DEVICE("lingering") " );");
+	is_ready();
+	attach = begin(ATTACH("slow"));
+	detach = begin(DETACH("lingering"));
+	devices_become("a up, lingering detaching, slow attaching");
+	is_answered(ATTACH("b"), "\"name\":\"b\"");
+	is_refused(ATTACH("slow"), "already");
+	is_refused(DETACH("lingering"), "being detached already");
+	is_refused(RELOAD, "being attached or detached");
+	is_answered(DETACH("b"), "\"name\":\"b\"");
+	let_go_on(true);
+	ends_with(attach, "\"ok\":true");
+	ends_with(detach, "\"ok\":true");
+	devices_are("a up, slow up");
+	end_daemon(0);
+}
+
+static void what_is_being_attached_can_be_given_up(void **state)
+{
+	int attach;
+
+	(void)state;
+	start_daemon(ONE);
+	is_ready();
+	attach = begin(ATTACH("slow"));
+	devices_become("a up, slow attaching");
+	is_answered(DETACH("slow"), "\"cancelled\":true");
+	ends_with(attach, "\"code\":\"cancelled\"");
+	devices_are("a up");
+	/* Also when whoever asked has gone. */
+	attach = begin(ATTACH("slow"));
+	devices_become("a up, slow attaching");
+	close(attach);
+	is_answered(DETACH("slow"), "\"cancelled\":true");
+	devices_are("a up");
+	end_daemon(0);
+}
+
+static void reload_attaches_detaches_and_leaves_alone(void **state)
+{
+	(void)state;
+	start_daemon("devices = ( " DEVICE("a") ", " DEVICE("b") ", " DEVICE("c") " );");
+	is_ready();
+	is_answered(ATTACH("extra"), "extra");
+	write_conf("devices = ( " DEVICE("d") ", " DEVICE("bad1") ", " DEVICE("a") ",\n"
+		   "{ name = \"c\"; remote = \"nbd://h/x\"; queue_depth = 64; } );");
+	is_answered(RELOAD, "{\"attached\":[\"d\"],"
+			    "\"changed\":[{\"difference\":\"queue_depth is 128 and would be 64\","
+			    "\"name\":\"c\"}],"
+			    "\"detached\":[\"b\"],"
+			    "\"failed\":[{\"error\":\"bad1: no server there\",\"name\":\"bad1\"}],"
+			    "\"unchanged\":[\"a\"]}");
+	devices_are("a up, c up, extra up, d up");
+	/* What failed is tried again; what is detached by hand comes back; what the file names is its. */
+	is_answered(DETACH("a"), "a");
+	write_conf("devices = ( " DEVICE("a") ", " DEVICE("extra") " );");
+	is_answered(RELOAD, "\"attached\":[\"a\"],\"changed\":[],\"detached\":[\"c\",\"d\"],\"failed\":[],"
+			    "\"unchanged\":[\"extra\"]");
+	is_answered("{\"command\":\"status\",\"name\":\"extra\"}", "\"origin\":\"file\"");
+	/* In use: it stays, and goes with the next reload that finds it free. */
+	__atomic_store_n(&held_id, 3, __ATOMIC_RELAXED);
+	write_conf(ONE);
+	is_answered(RELOAD, "\"error\":\"extra: /dev/ublkb3 is mounted at /mnt");
+	devices_are("extra up, a up");
+	__atomic_store_n(&held_id, -1, __ATOMIC_RELAXED);
+	is_answered(RELOAD, "\"detached\":[\"extra\"]");
+	devices_are("a up");
+	end_daemon(0);
+}
+
+static void a_file_with_mistakes_changes_nothing(void **state)
+{
+	(void)state;
+	start_daemon(ONE);
+	is_ready();
+	write_conf("devices = ( { name = \"b\"; remote = \"nbd://h/\"; queues = 99; what = 1; } );");
+	is_refused(RELOAD, "2 mistakes in the file, nothing was changed:\n");
+	is_refused(RELOAD, "devices[0].queues: expected a whole number from 0 to 64");
+	is_refused(RELOAD, "devices[0].what: unknown key");
+	unlink(conf);
+	is_refused(RELOAD, "No such file");
+	devices_are("a up");
+	end_daemon(0);
+}
+
+static void sighup_reloads_also_when_something_else_goes_on(void **state)
+{
+	int attach;
+
+	(void)state;
+	start_daemon(ONE);
+	is_ready();
+	write_conf("devices = ( " DEVICE("b") " );");
+	kill(getpid(), SIGHUP);
+	devices_become("b up");
+	attach = begin(ATTACH("slow"));
+	devices_become("b up, slow attaching");
+	write_conf(ONE);
+	kill(getpid(), SIGHUP);
+	is_answered(ATTACH("c"), "c");
+	let_go_on(true);
+	ends_with(attach, "\"ok\":true");
+	devices_become("slow up, c up, a up");
+	end_daemon(0);
+}
+
+static void a_device_that_fails_at_the_start_ends_it(void **state)
+{
+	(void)state;
+	start_daemon("devices = ( " DEVICE("a") ", " DEVICE("bad") ", " DEVICE("c") " );");
+	pthread_join(thread, NULL);
+	running = false;
+	assert_int_equal(result, -ECONNREFUSED);
+	assert_int_equal(n_alive, 0);
+	assert_int_equal(next_id, 1);
+}
+
+static void a_signal_ends_the_start(void **state)
+{
+	(void)state;
+	start_daemon("devices = ( " DEVICE("a") ", " DEVICE("slow") ", " DEVICE("c") " );");
+	devices_become("a up, slow attaching, c attaching");
+	is_refused(ATTACH("d"), "still being attached");
+	is_refused(RELOAD, "still being attached");
+	end_daemon(-ECANCELED);
+}
+
+static void a_signal_gives_up_what_is_being_attached(void **state)
+{
+	int attach;
+
+	(void)state;
+	start_daemon(ONE);
+	is_ready();
+	attach = begin(ATTACH("slow"));
+	devices_become("a up, slow attaching");
+	end_daemon(0);
+	ends_with(attach, "cancelled");
+}
+
+static void log_level_and_probe_are_answered(void **state)
+{
+	(void)state;
+	start_daemon("log_level = \"error\"; " ONE);
+	is_ready();
+	is_answered("{\"command\":\"log-level\"}", "\"error\"");
+	is_answered("{\"command\":\"log-level\",\"level\":\"warning\"}", "\"warning\"");
+	assert_int_equal(gk_log_get_level(), GK_LOG_WARNING);
+	is_refused("{\"command\":\"log-level\",\"level\":\"loud\"}", "level: expected");
+	is_answered("{\"command\":\"log-level\",\"level\":\"error\"}", "\"error\"");
+	is_answered("{\"command\":\"probe\"}", "CAP_SYS_ADMIN");
+	is_refused("{\"command\":\"dance\"}", "command: expected status, attach");
+	is_refused("{}", "command: expected status, attach");
+	end_daemon(0);
+}
+
+#define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(devices_are_attached_and_detached),
+		TEST(a_device_in_use_is_detached_only_by_force),
+		TEST(nobody_waits_for_what_takes_long),
+		TEST(what_is_being_attached_can_be_given_up),
+		TEST(reload_attaches_detaches_and_leaves_alone),
+		TEST(a_file_with_mistakes_changes_nothing),
+		TEST(sighup_reloads_also_when_something_else_goes_on),
+		TEST(a_device_that_fails_at_the_start_ends_it),
+		TEST(a_signal_ends_the_start),
+		TEST(a_signal_gives_up_what_is_being_attached),
+		TEST(log_level_and_probe_are_answered),
+	};
+
+	return cmocka_run_group_tests(tests, make_directory, remove_directory);
+}
