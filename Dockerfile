@@ -22,7 +22,7 @@ CMD ["tests/run.sh", "all"]
 
 FROM debian:13-slim
 RUN apt-get update \
-	&& apt-get install -y --no-install-recommends liburing2 libconfig11 libjansson4 libssl3t64 \
+	&& apt-get install -y --no-install-recommends liburing2 libconfig11 libjansson4 libmicrohttpd12t64 libssl3t64 \
 	&& rm -rf /var/lib/apt/lists/*
 COPY --from=build /installed/ /
 ENTRYPOINT ["/usr/local/sbin/gkproxy"]
