@@ -592,14 +592,15 @@ int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
 	if (r >= 0)
 		r = choose_path(device, probe);
 	/*
-	 * Not with registered buffers: on Linux 7.3.4 writes in flight when the daemon was killed
-	 * were lost without an error. Without recovery they fail, and the device goes.
+	 * With registered buffers too: the kernel takes requests back from a dead daemon only when
+	 * their buffers are unregistered, which is when its ring, and with it every SEND and RECV on
+	 * them, is gone (Linux 7.3, ublk_check_and_reset_active_ref()).
 	 */
-	if (!r && !probe->ublk_user_recovery && device->path != &gk_path_registered)
+	if (!r && !probe->ublk_user_recovery)
 		device->recovery_flags = UBLK_F_USER_RECOVERY | UBLK_F_USER_RECOVERY_REISSUE;
 	if (!r && !device->recovery_flags && config->on_exit == GK_ON_EXIT_KEEP) {
-		gk_log(GK_LOG_ERROR, "%s: on_exit = \"keep\" does not work with data path %s on this "
-		       "kernel: set data_path = \"copy\"", config->name, device->path->name);
+		gk_log(GK_LOG_ERROR, "%s: on_exit = \"keep\" does not work: this kernel's ublk cannot "
+		       "hand devices over", config->name);
 		r = -EOPNOTSUPP;
 	}
 	if (!r)

@@ -3,11 +3,6 @@
 # on_exit = "keep": SIGTERM ends gkproxy, a mounted file system waits for the next one and goes on.
 . "$(dirname "$0")/../lib/functions.sh"
 
-# Devices on registered buffers are not recovered (README, "What does not work yet").
-if gkproxy probe --json | jq -e '.data_paths.registered.available == true' >/dev/null; then
-	GK_DATA_PATH=copy
-fi
-
 truncate -s 128M "$dir/disk"
 uri="nbd+unix:///?socket=$dir/nbd.sock"
 nbdkit -f -t 1 -U "$dir/nbd.sock" file "$dir/disk" 2>"$dir/nbdkit.log" &

@@ -7,16 +7,12 @@ orphans() { gkproxy probe --json | jq -r ".orphans | $1"; }
 is_quiesced() { [ "$(orphans '.[0].state')" = quiesced ]; }
 no_orphans() { [ "$(orphans length)" = 0 ]; }
 
-# kill_it: what the device holds must stay, which a path that is not recovered does not do.
 kill_it() {
 	kill -KILL "$gkproxy_pid"
 	wait "$gkproxy_pid" 2>/dev/null || true
 	wait_for 60 "the kernel has noticed" is_quiesced
 }
 
-if [ "$(gkproxy probe --json | jq -r .data_paths.registered.available)" = true ]; then
-	GK_DATA_PATH=copy # devices on registered buffers are not kept
-fi
 nbdkit_unix memory 64M
 same "$(orphans length)" 0 "orphans before anything"
 start_gkproxy

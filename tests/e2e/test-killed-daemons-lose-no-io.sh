@@ -3,11 +3,6 @@
 # kill -9 of gkproxy under verified writes: the next one takes the device over, and no request is lost.
 . "$(dirname "$0")/../lib/functions.sh"
 
-# Devices on registered buffers are not recovered (README, "What does not work yet").
-if gkproxy probe --json | jq -e '.data_paths.registered.available == true' >/dev/null; then
-	GK_DATA_PATH=copy
-fi
-
 truncate -s 64M "$dir/disk"
 uri="nbd+unix:///?socket=$dir/nbd.sock"
 nbdkit -f -t 1 -U "$dir/nbd.sock" file "$dir/disk" 2>"$dir/nbdkit.log" &
