@@ -7,7 +7,7 @@ _gkproxy() {
 
 	COMPREPLY=()
 	case $before in
-	-c | --socket)
+	-c | --socket | --state-dir)
 		mapfile -t COMPREPLY < <(compgen -f -- "$word")
 		return
 		;;
@@ -16,8 +16,8 @@ _gkproxy() {
 		words='probe status attach detach reload log-level -c -t --help --version'
 	else
 		case $command in
-		probe) words='nbd:// nbd+unix:// nbd+vsock:// --json --daemon --socket --remove --state-dir --help' ;;
-		attach) words='nbd:// nbd+unix:// nbd+vsock:// --name --json --socket --help' ;;
+		probe) words='nbd:// nbds:// nbd+unix:// nbds+unix:// nbd+vsock:// nbds+vsock:// --json --daemon --socket --remove --state-dir --help' ;;
+		attach) words='nbd:// nbds:// nbd+unix:// nbds+unix:// nbd+vsock:// nbds+vsock:// --name --json --socket --help' ;;
 		reload) words='--json --socket --help' ;;
 		log-level) words='error warning info debug --json --socket --help' ;;
 		status | detach)
