@@ -19,7 +19,7 @@ DESTDIR=$root cmake --install "$build" --prefix /usr/local >"$root/installed"
 mkdir -p "$root/usr/lib/systemd" "$root/usr/bin" "$root/usr/sbin" "$root/etc"
 cp -r /lib/systemd/system "$root/usr/lib/systemd/"
 ln -s usr/bin usr/sbin usr/lib "$root/"
-install -m 755 /dev/null "$root/usr/bin/kill"
+install -m 755 /dev/null "$root/usr/bin/sh"
 mkdir -p "$root/usr/local/sbin"
 
 for unit in gkproxy.service gkproxy@vol0.service; do
