@@ -705,6 +705,14 @@ void gk_device_detach(struct gk_device *device)
 		/* Whoever uses it waits for a daemon that can take it over; this one ends. */
 		gk_log(GK_LOG_ERROR, "%s: /dev/ublkb%u stays as it is, its requests wait",
 		       device->config->name, device->kept.info.dev_id);
+		/* Unless it got as far as threads, it can be tried again. */
+		if (!device->queues) {
+			gk_reconnect_done(&device->reconnect);
+			if (device->cdev_fd >= 0)
+				close(device->cdev_fd);
+			drop_lock(device);
+			free(device);
+		}
 		return;
 	}
 	stop(device);

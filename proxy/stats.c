@@ -23,11 +23,10 @@ void gk_stats_add_queue(struct gk_stats *stats, const struct gk_queue *queue)
 	uint64_t begun;
 
 	for (unsigned int op = 0; op < GK_OPS; op++) {
-		ended += gk_count_read(&queue->counters.requests[op]);
+		/* Whoever ended had begun, and what began is read later: acquire. */
+		ended += __atomic_load_n(&queue->counters.requests[op], __ATOMIC_ACQUIRE);
 		add_histogram(&stats->latency[op], &queue->latency[op]);
 	}
-	/* Whoever ended had begun: read in this order, and the difference cannot be negative. */
-	__atomic_thread_fence(__ATOMIC_ACQUIRE);
 	begun = gk_count_read(&queue->next_sequence);
 	stats->in_flight += begun > ended ? begun - ended : 0;
 	for (size_t i = 0; i < N_COUNTERS; i++)

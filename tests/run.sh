@@ -115,7 +115,8 @@ native() {
 	for build in gcc clang asan; do
 		! build "$build" || run_ctest "$build" "${select[@]}"
 	done
-	[ "$1" = unit ] || ! build tsan || run_ctest tsan -R '^test_wire_'
+	[ "$1" = wire ] || run_step "promtool finds the metrics right" "$top/tests/promtool.sh" "$builds/gcc" || true
+	[ "$1" = unit ] || ! build tsan || run_ctest tsan -R '^test_wire_|^test_daemon$'
 }
 
 # fuzz PROGRAM: prints "RESULT NAME SECONDS LOG". What it finds on the way to new code stays in the build folder.

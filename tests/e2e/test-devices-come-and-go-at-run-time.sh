@@ -79,6 +79,17 @@ two_left() { [ "$(devices)" = "extra up, vol0 up" ]; }
 wait_for 60 "SIGHUP detaches the third device" two_left
 gkproxy detach extra
 
+step "a hundred clients at once"
+clients=()
+for i in {1..100}; do
+	gkproxy status --json >"$dir/status-$i" &
+	clients+=($!)
+done
+for i in {1..100}; do
+	wait "${clients[i - 1]}" || fail "client $i: $?"
+	jq -e '.devices[0].state == "up"' "$dir/status-$i" >/dev/null || fail "client $i got $(cat "$dir/status-$i")"
+done
+
 step "log-level"
 same "$(gkproxy log-level)" info "log level"
 same "$(gkproxy log-level debug)" debug "log level"

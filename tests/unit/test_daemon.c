@@ -364,7 +364,7 @@ static void a_device_in_use_is_detached_only_by_force(void **state)
 	is_refused(DETACH("b"), "b: /dev/ublkb1 is mounted at /mnt");
 	devices_are("a up, b up");
 	is_answered(FORCE("b"), "\"warning\":\"b: removed by force\"");
-	assert_int_equal(n_forced, 1);
+	assert_int_equal(__atomic_load_n(&n_forced, __ATOMIC_RELAXED), 1);
 	devices_are("a up");
 	end_daemon(0);
 }
