@@ -465,8 +465,7 @@ void gk_device_log_tls(const struct gk_device *device, const struct gk_dialled *
 }
 
 /* TLS that the kernel does not do passes through user memory, whatever the data path. */
-static void settle_path_for_tls(struct gk_device *device, const struct gk_probe *probe,
-				const struct gk_dialled *dialled)
+static void settle_path_for_tls(struct gk_device *device, const struct gk_dialled *dialled)
 {
 	const char *why = "TLS is done in user space: this kernel has none (modprobe tls), or not for "
 			  "this cipher or transport, or tls.ktls forbids it";
@@ -480,8 +479,6 @@ static void settle_path_for_tls(struct gk_device *device, const struct gk_probe 
 	}
 	device->path = &gk_path_copy;
 	snprintf(device->path_why, sizeof(device->path_why), "%s", why);
-	if (!probe->ublk_user_recovery)
-		device->recovery_flags = UBLK_F_USER_RECOVERY | UBLK_F_USER_RECOVERY_REISSUE;
 }
 
 static void announce(const struct gk_device *device, unsigned int wanted)
@@ -527,7 +524,7 @@ static int choose_path(struct gk_device *device, const struct gk_probe *probe)
 	return -EOPNOTSUPP;
 }
 
-static int attach(struct gk_device *device, const struct gk_probe *probe, int cancel_fd)
+static int attach(struct gk_device *device, int cancel_fd)
 {
 	unsigned int n_cpus = (unsigned int)sysconf(_SC_NPROCESSORS_ONLN);
 	unsigned int wanted = gk_plan_connections(device->config, n_cpus);
@@ -548,7 +545,7 @@ static int attach(struct gk_device *device, const struct gk_probe *probe, int ca
 	r = dial(device, cancel_fd, wanted, dialled);
 	if (r)
 		goto out;
-	settle_path_for_tls(device, probe, &dialled[0]);
+	settle_path_for_tls(device, &dialled[0]);
 	r = plan(device);
 	if (r)
 		goto out;
@@ -604,7 +601,7 @@ int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
 		r = -EOPNOTSUPP;
 	}
 	if (!r)
-		r = attach(device, probe, cancel_fd);
+		r = attach(device, cancel_fd);
 	device->recovering = device->recovering && r;
 	if (r)
 		gk_device_detach(device);

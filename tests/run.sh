@@ -12,7 +12,8 @@ usage() {
 	  vm     end-to-end tests in virtual machines with Debian's 6.12 kernel, its newest, and 6.12 with
 	         the series in kernel/patches; self-tests of that series
 	  all    all of these (default)
-	  soak   ten minutes of verified writes on each kernel (GK_SOAK_SECONDS)
+	  soak   ten minutes of verified writes (GK_SOAK_SECONDS) on each kernel, as long again over TLS by
+	         the kernel, and over TLS in user space
 	TEST: names of end-to-end tests, with vm, instead of all.
 	What a test printed is kept in build-tests/logs. GK_KERNELS="stock ..." picks other kernels.
 	END
@@ -281,8 +282,8 @@ vm | all)
 	fi
 	;;
 soak)
-	export GK_TEST_TIMEOUT=$((${GK_SOAK_SECONDS:-600} + 300)) GK_GUEST_TIMEOUT=$((${GK_SOAK_SECONDS:-600} + 400))
-	! build gcc || end_to_end soak
+	export GK_TEST_TIMEOUT=$((${GK_SOAK_SECONDS:-600} + 300)) GK_GUEST_TIMEOUT=$((3 * ${GK_SOAK_SECONDS:-600} + 600))
+	! build gcc || end_to_end soak soak-ktls soak-tls
 	;;
 esac
 

@@ -8,7 +8,7 @@ export LC_ALL=C
 usage() {
 	cat <<-'END'
 	usage: tests/bench/compare.sh [-k KERNEL] [--quick] [--rounds N] [--seconds S] [--jobs REGEX]
-	                              [--icount] [--sizes] [--json FILE]
+	                              [--icount] [--sizes] [--tls] [--json FILE]
 
 	Measures gkproxy's data paths beside nbd.ko with nbd-client, in one virtual machine, on the same nbdkit
 	memory server over TCP loopback, with the same fio jobs. The subjects of a job run one after the other in
@@ -24,6 +24,9 @@ usage() {
 	               each MB those of the subject, of fio, of the server
 	  --sizes      other jobs: 4K to 256K at random, depth 8, all of them without a copy on the zero copy
 	               paths, to find out from which size on that pays (zero_copy_threshold)
+	  --tls        all subjects over TLS, one queue each: nbdko is nbd-client's TLS, which passes through a
+	               process of its own (whose CPU time is not among the numbers); gkproxy-user TLS in user space,
+	               the others the kernel's TLS
 	  --json FILE  writes the table there, too: markdown.sh makes one for a README of it
 
 	A complete run takes about a quarter of an hour on a quiet machine.
@@ -38,7 +41,7 @@ die() {
 bench_dir=$(dirname "$(realpath "$0")")
 top=$(realpath "$bench_dir/../..")
 command="tests/bench/compare.sh $*"
-kernel=stock rounds=3 seconds=2 jobs=. icount='' sizes='' json=''
+kernel=stock rounds=3 seconds=2 jobs=. icount='' sizes='' tls='' json=''
 while [ $# -gt 0 ]; do
 	case $1 in
 	-k) kernel=${2:?} && shift ;;
@@ -48,6 +51,7 @@ while [ $# -gt 0 ]; do
 	--jobs) jobs=${2:?} && shift ;;
 	--icount) icount=1 ;;
 	--sizes) sizes=1 ;;
+	--tls) tls=1 ;;
 	--json) json=${2:?} && shift ;;
 	-h | --help) usage; exit 0 ;;
 	*) usage >&2; exit 2 ;;
@@ -79,7 +83,8 @@ options+=(-p strace)
 # 15 jobs, 6 subjects, and as much again for starting and taking stock.
 options+=(-t $((1800 + (rounds + 1) * 15 * 6 * (seconds + 8) * 2)))
 
-export GK_BENCH_ROUNDS=$rounds GK_BENCH_SECONDS=$seconds GK_BENCH_JOBS=$jobs GK_BENCH_ZC=$zc GK_BENCH_SIZES=$sizes
+export GK_BENCH_ROUNDS=$rounds GK_BENCH_SECONDS=$seconds GK_BENCH_JOBS=$jobs GK_BENCH_ZC=$zc GK_BENCH_SIZES=$sizes \
+	GK_BENCH_TLS=$tls
 "$top/tests/vm/run.sh" "${options[@]}" 'bash tests/bench/guest.sh' </dev/null 2>&1 |
 	tee >(grep --line-buffered -v '^@@ ' >&2) >"$tmp/output" || die "the virtual machine failed"
 sed -n 's/^@@ //p' "$tmp/output" >"$tmp/all"

@@ -8,6 +8,7 @@
 #   GK_BENCH_JOBS     regular expression
 #   GK_BENCH_SIZES    not empty: other jobs, of sizes around zero_copy_threshold, all of them without a copy where
 #                     the data path can
+#   GK_BENCH_TLS      not empty: everything over TLS
 #   GK_BENCH_ZC       data path for the zero copy subjects: group, registered; auto: what there is
 # shellcheck source=tests/lib/functions.sh
 . tests/lib/functions.sh
@@ -38,6 +39,44 @@ fi
 # ---- subjects: NAME DEVICE ----
 
 declare -A device_of
+
+# tls_device ID NAME PATH KTLS
+tls_device() {
+	echo "{ name = \"$2\"; id = $1; remote = \"$uri\"; data_path = \"$3\"; queues = 1; connections = 1;"
+	echo "  tls = { ca = \"$pki/ca.pem\"; cert = \"$pki/client.pem\"; key = \"$pki/client.key\"; ktls = \"$4\"; }; }"
+}
+
+# What nbd-client leaves to GnuTLS is TLS 1.2, gkproxy takes 1.3.
+start_subjects_over_tls() {
+	local path=${GK_BENCH_ZC:-copy}
+
+	# shellcheck source=tests/lib/tls.sh
+	. tests/lib/tls.sh
+	nbdkit_tls memory "${export_mib}M"
+	nbd-client -L -N '' -certfile "$pki/client.pem" -keyfile "$pki/client.key" -cacertfile "$pki/ca.pem" \
+		-tlshostname localhost 127.0.0.1 10809 /dev/nbd1 >/dev/null 2>&1
+	wait_for 30 "nbd1 has its size" has_size nbd1
+	{
+		echo "devices = ("
+		tls_device 0 user copy off
+		echo ,
+		tls_device 1 copy copy auto
+		[ "$path" = copy ] || { echo ,; tls_device 2 "$path" "$path" auto; }
+		echo ");"
+	} >"$conf"
+	start_conf
+	status '.devices[] | "\(.name): \(.connections[0] | "\(.tls) \(.tls_version) \(.tls_cipher)")"'
+	subjects=(nbdko-1 gkproxy-user-1 gkproxy-copy-1)
+	device_of=([nbdko-1]=nbd1 [gkproxy-user-1]=ublkb0 [gkproxy-copy-1]=ublkb1)
+	if [ "$path" != copy ]; then
+		subjects+=("gkproxy-$path-1")
+		device_of[gkproxy-$path-1]=ublkb2
+	fi
+	for path in "${subjects[@]}"; do
+		[ ! -e "/sys/block/${device_of[$path]}/queue/scheduler" ] ||
+			echo none >"/sys/block/${device_of[$path]}/queue/scheduler"
+	done
+}
 
 start_subjects() {
 	local path paths=(copy) id=0 n
@@ -325,7 +364,7 @@ count_calls_of_gkproxy() {
 	[[ $2 != gkproxy*-1 ]] || count_calls "$@"
 }
 
-start_subjects
+if [ -n "${GK_BENCH_TLS:-}" ]; then start_subjects_over_tls; else start_subjects; fi
 uname -r | sed 's/.*/@@ {"release": "&"}/'
 fio --name=fill --filename=/dev/nbd1 --rw=write --bs=1M --direct=1 --refill_buffers --eta=never --output="$dir/fill" ||
 	fail "fio cannot fill the export"
@@ -342,4 +381,4 @@ else
 	each 0 count_calls_of_gkproxy
 fi
 nbd-client -d /dev/nbd1 >/dev/null
-nbd-client -d /dev/nbd2 >/dev/null
+[ -n "${GK_BENCH_TLS:-}" ] || nbd-client -d /dev/nbd2 >/dev/null

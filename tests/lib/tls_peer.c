@@ -172,6 +172,11 @@ void tls_peer_forget(struct tls_peer *peer)
 	free(peer);
 }
 
+int tls_peer_raw(const struct tls_peer *peer)
+{
+	return peer->fd;
+}
+
 void tls_peer_new_keys(struct tls_peer *peer)
 {
 	__atomic_store_n(&peer->new_keys, true, __ATOMIC_RELEASE);

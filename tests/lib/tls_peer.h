@@ -32,6 +32,9 @@ void tls_peer_new_keys(struct tls_peer *peer);
 /* When the plain end is closed, the connection is, without close_notify. */
 void tls_peer_cut(struct tls_peer *peer);
 
+/* The socket below TLS, for bytes that are none. */
+int tls_peer_raw(const struct tls_peer *peer);
+
 /* Our side of the handshake, over the other end; blocks. */
 struct gk_tls *tls_peer_connect(int fd);
 
