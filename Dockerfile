@@ -1,29 +1,40 @@
 # SPDX-License-Identifier: MIT
-# The environment in which gkproxy is built and tested, and an image with the program alone.
+# An image with the program alone (default), its Debian package (--target deb), and the environment in
+# which it is built and tested (--target test).
 #
-#   docker build --target test -t gkproxy-test . && docker run --rm gkproxy-test
 #   docker build -t gkproxy .
+#   docker build --target deb -o packages .
+#   docker build --target test -t gkproxy-test . && docker run --rm gkproxy-test
 #
-# The tests use virtual machines, so they need no privilege. To attach disks, the program needs the host's
-# ublk: docker run --privileged --network host -v /dev:/dev -v ./proxy.conf:/etc/gkproxy/proxy.conf gkproxy
+# What the program needs to run in a container: deploy/doc/container.md, deploy/container/compose.yml. The
+# tests use virtual machines, so they need no privilege.
+ARG DEBIAN=trixie
 
-FROM debian:13 AS build
+FROM debian:${DEBIAN}-slim AS build
 COPY deploy/install-deps.sh /tmp/
-RUN /tmp/install-deps.sh
-COPY . /src
-WORKDIR /src
-RUN cmake -S . -B /build -DBUILD_TESTING=OFF -DCMAKE_INSTALL_PREFIX=/usr/local \
-	&& cmake --build /build -j "$(nproc)" \
-	&& DESTDIR=/installed cmake --install /build
+RUN /tmp/install-deps.sh build && rm -rf /var/cache/apt/* /var/lib/apt/lists/*
+
+FROM build AS package
+RUN --mount=type=bind,target=/src \
+	cmake -S /src -B /build -DBUILD_TESTING=OFF -DCMAKE_INSTALL_PREFIX=/usr >/dev/null \
+	&& cmake --build /build -j "$(nproc)" >/dev/null \
+	&& cpack --config /build/CPackConfig.cmake -B /packages && rm -rf /build /packages/_CPack_Packages
+
+FROM scratch AS deb
+COPY --from=package /packages/ /
 
 FROM build AS test
+COPY . /src
+WORKDIR /src
+RUN deploy/install-deps.sh
 # What .ci/run does; the kernels come from the image's Debian mirror when it runs.
 CMD ["tests/run.sh", "all"]
 
-FROM debian:13-slim
-RUN apt-get update \
-	&& apt-get install -y --no-install-recommends liburing2 libconfig11 libjansson4 libmicrohttpd12t64 libssl3t64 \
-	&& rm -rf /var/lib/apt/lists/*
-COPY --from=build /installed/ /
-ENTRYPOINT ["/usr/local/sbin/gkproxy"]
+FROM debian:${DEBIAN}-slim AS program
+RUN --mount=type=bind,from=package,source=/packages,target=/packages \
+	apt-get -qq update \
+	&& DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install /packages/*.deb \
+	&& rm -rf /var/cache/apt/* /var/lib/apt/lists/* /var/log/* /etc/gkproxy/proxy.conf
+# Attaching disks takes root: the ublk devices are root's. "probe URI" does not: --user nobody.
+ENTRYPOINT ["/usr/sbin/gkproxy"]
 CMD ["-c", "/etc/gkproxy/proxy.conf"]

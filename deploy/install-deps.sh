@@ -17,7 +17,7 @@ packages=(
 	nbdkit nbd-client nbd-server qemu-utils libnbd-bin fio jq openssl
 	e2fsprogs xfsprogs fdisk mount util-linux iproute2 kmod "busybox|busybox-static" procps
 	# checks of what stands in deploy/
-	systemd udev mandoc
+	systemd udev mandoc debootstrap buildah crun
 	# the virtual machine
 	qemu-system-x86 seabios cpio xz-utils zstd debian-archive-keyring
 )

@@ -5,12 +5,13 @@ set -euo pipefail
 
 usage() {
 	cat <<-'END'
-	usage: tests/run.sh [unit | wire | fuzz | vm | all | soak] [TEST...]
+	usage: tests/run.sh [unit | wire | fuzz | vm | deploy | all | soak] [TEST...]
 	  unit   unit tests: built by gcc and clang, and by gcc with the address and undefined sanitizers
 	  wire   wire tests: the same, and with the thread sanitizer
 	  fuzz   libFuzzer on every parser, a minute each (GK_FUZZ_SECONDS)
 	  vm     end-to-end tests in virtual machines with Debian's 6.12 kernel, its newest, and 6.12 with
 	         the series in kernel/patches; self-tests of that series
+	  deploy the container image is built, and does the main job in a virtual machine; needs root, or sudo
 	  all    all of these (default)
 	  soak   ten minutes of verified writes (GK_SOAK_SECONDS) on each kernel, as long again over TLS by
 	         the kernel, and over TLS in user space
@@ -245,10 +246,17 @@ kernel_series() {
 	fi
 }
 
+deploy() {
+	local as_root=()
+
+	[ "$(id -u)" = 0 ] || as_root=(sudo -E)
+	run_step "deploy: the main job in a container" "${as_root[@]}" "$top/tests/deploy/vm-container.sh" || true
+}
+
 mode=${1:-all}
 [ $# = 0 ] || shift
 case $mode in
-unit | wire | fuzz | all | soak) [ $# = 0 ] || { usage >&2; exit 2; } ;;
+unit | wire | fuzz | deploy | all | soak) [ $# = 0 ] || { usage >&2; exit 2; } ;;
 vm) ;;
 -h | --help) usage; exit 0 ;;
 *) usage >&2; exit 2 ;;
@@ -281,6 +289,9 @@ vm | all)
 		[ $# -gt 0 ] || kernel_series
 	fi
 	;;
+esac
+case $mode in
+deploy | all) deploy ;;
 soak)
 	export GK_TEST_TIMEOUT=$((${GK_SOAK_SECONDS:-600} + 300)) GK_GUEST_TIMEOUT=$((3 * ${GK_SOAK_SECONDS:-600} + 600))
 	! build gcc || end_to_end soak soak-ktls soak-tls

@@ -71,6 +71,8 @@ for file in README.md deploy/doc/*.md; do
 done
 awk '/^\.Bd/ { on = 1; next } /^\.Ed/ { on = 0 } on' deploy/man/proxy.conf.5 >"$tmp/example-page.conf"
 cp deploy/proxy.conf "$tmp/example-sample.conf"
+awk '/^  proxy.conf: \|/ { on = 1; next } /^---/ { on = 0 } on' deploy/container/daemonset.yml \
+	>"$tmp/example-daemonset.conf"
 examples=("$tmp"/example-*.conf)
 [ ${#examples[@]} -ge 5 ] || complain "there are only ${#examples[@]} examples"
 for example in "${examples[@]}"; do

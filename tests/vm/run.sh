@@ -7,7 +7,7 @@ shopt -s inherit_errexit
 usage() {
 	cat <<-'END'
 	usage: tests/vm/run.sh [-k KERNEL] [-c CPUS] [-m MIB] [-t SECONDS] [-f SRC[:DEST]]...
-	                       [-p PROGRAM]... [-i] [-v] COMMAND...
+	                       [-p PROGRAM]... [-d IMAGE] [-i] [-v] COMMAND...
 
 	Boots a virtual machine, runs COMMAND (a shell command, as with ssh) in it as root in /gk, prints its
 	output and exits with its status.
@@ -23,6 +23,9 @@ usage() {
 	  -f SRC[:DEST] puts a file or folder into the guest, as DEST; a SRC inside the source tree goes to
 	                the same place below /gk, any other to /gk/NAME, unless DEST says otherwise
 	  -p PROGRAM    puts a program with its libraries into /usr/local/bin of the guest
+	  -d IMAGE      a raw disk image as /dev/vda, which keeps what is written. An executable /gk/.pid1 (-f)
+	                takes the place of init once the disk is there: it has /dev/ttyS1 for what it prints, must
+	                write COMMAND's exit status to /dev/ttyS2 and reset the machine
 	  -i            counts instructions: one CPU, whose clock advances by a nanosecond with each of them and
 	                passes over idle time, so that a CPU time in the guest is a number of instructions; without
 	                the string instructions that count every byte they copy as one. Slow
@@ -45,9 +48,9 @@ vm_cache=${XDG_CACHE_HOME:-$HOME/.cache}/gkproxy
 # shellcheck source=tests/vm/kernel.sh
 . "$vm_dir/kernel.sh"
 
-kernel=stock cpus=2 memory=2048 seconds=600 verbose= count=
+kernel=stock cpus=2 memory=2048 seconds=600 verbose= count= disk=()
 files=() programs=()
-while getopts 'k:c:m:t:f:p:ivh' option; do
+while getopts 'k:c:m:t:f:p:d:ivh' option; do
 	case $option in
 	k) kernel=$OPTARG ;;
 	c) cpus=$OPTARG ;;
@@ -55,6 +58,7 @@ while getopts 'k:c:m:t:f:p:ivh' option; do
 	t) seconds=$OPTARG ;;
 	f) files+=("$OPTARG") ;;
 	p) programs+=("$OPTARG") ;;
+	d) disk=(-drive "file=$OPTARG,format=raw,if=virtio,cache=unsafe") ;;
 	i) count=1 ;;
 	v) verbose=7 ;;
 	h) usage; exit 0 ;;
@@ -164,7 +168,7 @@ boot() {
 	[ "$1" != count ] || machine=(-accel tcg,thread=single -icount shift=0,sleep=off -cpu max,-erms -smp 1)
 	timeout -k 5 "$5" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
 		-machine q35 "${machine[@]}" -m "$memory" -nic none \
-		-kernel "$vmlinuz" -initrd "$tmp/initrd" \
+		-kernel "$vmlinuz" -initrd "$tmp/initrd" ${disk[@]+"${disk[@]}"} \
 		-append "console=ttyS0 loglevel=${verbose:-4} panic=-1 oops=panic $quick_boot" \
 		-serial "file:$2" -serial "file:$3" -serial "file:$4" </dev/null 2>"$tmp/qemu.log" &
 	qemu_pid=$!
