@@ -1,0 +1,149 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# Runs as a unit in the guest of vm-systemd.sh, once in each boot; see there.
+set -euo pipefail
+
+stage=$(cat /root/stage 2>/dev/null || echo 1)
+
+finish() {
+	local status=$?
+
+	trap - EXIT
+	if [ "$status" != 0 ]; then
+		systemctl --no-pager --failed
+		journalctl --no-pager -b | tail -n 60
+	fi
+	echo "$status" >/dev/ttyS2
+	# The end of the machine is part of the test: it resets only when everything has stopped.
+	systemctl reboot --no-block
+}
+trap finish EXIT
+
+fail() {
+	echo "FAILED: $*"
+	exit 1
+}
+
+# wait_for SECONDS WHAT COMMAND...
+wait_for() {
+	local deadline=$((SECONDS + $1 * ${GK_TIME_SCALE:-1})) what=$2
+	shift 2
+
+	until "$@"; do
+		[ "$SECONDS" -lt "$deadline" ] || fail "waited in vain: $what"
+		sleep 0.1
+	done
+}
+
+main_pid() {
+	systemctl show -P MainPID gkproxy
+}
+
+restarted() {
+	[ "$(main_pid)" != "$1" ] && systemctl -q is-active gkproxy
+}
+
+# journal JOURNAL-OPTIONS...: into a file, since a grep that has seen enough would break the pipe.
+journal() {
+	journalctl --no-pager -o cat "$@" >/run/journal.txt
+}
+
+# before LINE-A LINE-B: the journal in the file has a line like A, and after it the first one like B.
+before() {
+	local n m
+
+	n=$(grep -nm1 -E "$1" /run/journal.txt | cut -d: -f1) || fail "no line like $1"
+	m=$(grep -nm1 -E "$2" /run/journal.txt | cut -d: -f1) || fail "no line like $2"
+	[ "$n" -lt "$m" ] || fail "'$2' came before '$1'"
+}
+
+first_boot() {
+	local pid
+
+	echo "-- the package is installed, and starts nothing"
+	dpkg -i /root/gkproxy.deb
+	! systemctl -q is-enabled gkproxy || fail "the service is enabled without a configuration"
+	! systemctl -q is-active gkproxy || fail "the service runs"
+	[ -s /etc/gkproxy/proxy.conf ] || fail "there is no configuration to edit"
+	dpkg-query -W -f '${Conffiles}' gkproxy | grep -q /etc/gkproxy/proxy.conf || fail "it is no conffile"
+	! type -P udevadm >/dev/null || ! udevadm verify --help >/dev/null 2>&1 ||
+		udevadm verify --no-summary /usr/lib/udev/rules.d/60-gkproxy.rules
+
+	echo "-- two disks are attached"
+	cat >/etc/gkproxy/proxy.conf <<-'END'
+		devices = (
+		  { name = "vol0"; remote = "nbd+unix:///?socket=/run/nbdkit-vol0.sock"; },
+		  { name = "vol1"; remote = "nbd+unix:///?socket=/run/nbdkit-vol1.sock"; }
+		);
+	END
+	gkproxy -t -c /etc/gkproxy/proxy.conf
+	systemctl enable --now gkproxy
+	[ "$(find /dev -name 'ublkb[0-9]' | wc -l)" = 2 ] || fail "systemctl came back before the devices were up"
+	wait_for 5 "the journal has the line" eval 'journal -u gkproxy; grep -q "ready: all devices are up" /run/journal.txt'
+	! grep -iE 'PR_SET_IO_FLUSHER|udev will not|denied|not permitted' /run/journal.txt ||
+		fail "the unit takes something away that is needed"
+
+	echo "-- udev knows their names, and does not watch them"
+	udevadm settle --exit-if-exists=/dev/gkproxy/vol1-part1
+	[ -b /dev/gkproxy/vol0 ] && [ -b /dev/gkproxy/vol1 ] && [ -b /dev/gkproxy/vol1-part1 ] ||
+		fail "links: $(ls -l /dev/gkproxy)"
+	[ ! -e "/run/udev/watch/b$(lsblk -ndo MAJ:MIN /dev/gkproxy/vol0 | tr -d ' ')" ] || fail "udev watches"
+
+	echo "-- a file system, mounted by fstab"
+	mkfs.ext4 -q /dev/gkproxy/vol0
+	echo '/dev/gkproxy/vol0 /data ext4 _netdev 0 2' >>/etc/fstab
+	systemctl daemon-reload
+	mount /data
+	head -c 8M /dev/urandom >/data/file
+	sha256sum /data/file >/root/sum
+
+	echo "-- a daemon that hangs is restarted by the watchdog, one that was killed too; the disk is the same"
+	mkdir -p /run/systemd/system/gkproxy.service.d
+	printf '[Service]\nWatchdogSec=%d\nTimeoutAbortSec=5\n' $((4 * ${GK_TIME_SCALE:-1})) >/run/systemd/system/gkproxy.service.d/test.conf
+	systemctl daemon-reload
+	pid=$(main_pid)
+	kill -KILL "$pid"
+	wait_for 60 "systemd starts it again" restarted "$pid"
+	head -c 4M /dev/urandom >/data/file2
+	sync -f /data/file2
+	pid=$(main_pid)
+	kill -STOP "$pid"
+	wait_for 60 "the watchdog ends it" restarted "$pid"
+	head -c 4M /dev/urandom >/data/file3
+	sync -f /data/file3
+	journal -u gkproxy
+	grep -qi 'watchdog' /run/journal.txt || fail "it was not the watchdog"
+	sha256sum /data/file2 /data/file3 >>/root/sum
+	rm -r /run/systemd/system/gkproxy.service.d
+	systemctl daemon-reload
+	echo 2 >/root/stage
+}
+
+second_boot() {
+	echo "-- the disk is mounted, and has what was written"
+	mountpoint -q /data || fail "/data is not mounted"
+	sha256sum --quiet -c /root/sum
+	journal -b
+	before 'ready: all devices are up' 'Mounted (data.mount|/data)'
+
+	echo "-- the last boot ended in order"
+	journal -b -1
+	before 'Unmounted (data.mount|/data)' '(SIGTERM|Terminated): ending'
+	before '(SIGTERM|Terminated): ending' 'vol0: removed$'
+	! grep -E 'removed while it is mounted|Failed unmounting|State .stop-.* timed out' /run/journal.txt ||
+		fail "it did not end in order"
+	! dmesg | grep -E 'ublkb[0-9].*(recovery|orphan|not cleanly|warning)' || fail "the file system was not clean"
+
+	echo "-- reload, and the end of the package"
+	systemctl reload gkproxy
+	systemctl -q is-active gkproxy || fail "reload ended it"
+	umount /data
+	dpkg -r gkproxy
+	udevadm settle
+	[ -z "$(find /dev -name 'ublk[bc][0-9]*')" ] || fail "devices are left"
+	[ ! -e /dev/gkproxy/vol0 ] || fail "links are left"
+	[ -e /etc/gkproxy/proxy.conf ] || fail "the configuration is gone"
+	! dmesg | grep -E 'WARNING:|BUG:|Oops|Call Trace' || fail "the kernel complains"
+}
+
+if [ "$stage" = 1 ]; then first_boot; else second_boot; fi
