@@ -31,6 +31,7 @@ struct tls_peer {
 	int given; /* the other one */
 	pthread_t thread;
 	bool new_keys; /* by the test's thread */
+	bool ticket;
 	bool cut;
 	bool from_client, to_client; /* these directions are open */
 };
@@ -103,6 +104,8 @@ static bool relay_out(struct tls_peer *peer)
 		return false;
 	if (__atomic_exchange_n(&peer->new_keys, false, __ATOMIC_ACQ_REL))
 		CHECK(SSL_key_update(peer->ssl, SSL_KEY_UPDATE_REQUESTED));
+	if (__atomic_exchange_n(&peer->ticket, false, __ATOMIC_ACQ_REL))
+		CHECK(SSL_new_session_ticket(peer->ssl));
 	ERR_clear_error();
 	return SSL_write(peer->ssl, bytes, (int)n) > 0;
 }
@@ -180,6 +183,11 @@ int tls_peer_raw(const struct tls_peer *peer)
 void tls_peer_new_keys(struct tls_peer *peer)
 {
 	__atomic_store_n(&peer->new_keys, true, __ATOMIC_RELEASE);
+}
+
+void tls_peer_ticket(struct tls_peer *peer)
+{
+	__atomic_store_n(&peer->ticket, true, __ATOMIC_RELEASE);
 }
 
 void tls_peer_cut(struct tls_peer *peer)

@@ -29,6 +29,9 @@ void tls_peer_forget(struct tls_peer *peer);
 /* The next time that something passes, TLS 1.3 takes new keys in both directions first. */
 void tls_peer_new_keys(struct tls_peer *peer);
 
+/* The next time that something passes, the server sends a session ticket first. */
+void tls_peer_ticket(struct tls_peer *peer);
+
 /* When the plain end is closed, the connection is, without close_notify. */
 void tls_peer_cut(struct tls_peer *peer);
 

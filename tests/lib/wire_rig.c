@@ -2,6 +2,7 @@
 #include "wire_rig.h"
 
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,14 +79,42 @@ void rig_end(struct rig *rig)
 }
 
 /* TLS over our end of a connection; the server's end gives way to one behind TLS. */
-static struct gk_tls_stream *secure(struct rig *rig, unsigned int session, int fd)
+static void secure(struct rig *rig, unsigned int session, int fd, struct gk_session_facts *facts)
 {
+	unsigned int both = GK_TLS_SEND | GK_TLS_RECV;
 	struct gk_tls *tls;
 
 	rig->tls[session] = tls_peer_new(rig->peer[session], getenv("GK_RIG_TLS"));
 	rig->peer[session] = tls_peer_fd(rig->tls[session]);
 	tls = tls_peer_connect(fd);
-	return gk_tls_stream_new(tls, 0);
+	facts->tls_version = gk_tls_version(tls);
+	facts->tls_cipher = gk_tls_cipher(tls);
+	if (rig->options.ktls) {
+		facts->ktls = gk_tls_offload(tls, fd, both);
+		assert_int_equal(facts->ktls, both);
+		gk_tls_free(tls);
+	} else {
+		facts->tls = gk_tls_stream_new(tls, 0);
+		assert_non_null(facts->tls);
+	}
+}
+
+static void tcp_pair(int fds[2])
+{
+	struct sockaddr_in address = {.sin_family = AF_INET,
+				      .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t len = sizeof(address);
+	int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	assert_true(listener >= 0);
+	assert_int_equal(bind(listener, (struct sockaddr *)&address, len), 0);
+	assert_int_equal(listen(listener, 1), 0);
+	assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &len), 0);
+	fds[0] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(fds[0], (struct sockaddr *)&address, len), 0);
+	fds[1] = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+	assert_true(fds[1] >= 0);
+	close(listener);
 }
 
 /* A new pair of sockets: the server's end is kept, ours returned; with what TLS there is. */
@@ -94,18 +123,17 @@ static int connect_peer(struct rig *rig, unsigned int session, struct gk_session
 	int bytes = rig->options.sndbuf_bytes;
 	int fds[2];
 
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+	if (rig->options.ktls)
+		tcp_pair(fds);
+	else
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
 	if (bytes)
 		assert_int_equal(setsockopt(fds[0], SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes)),
 				 0);
 	rig_close_peer(rig, session);
 	rig->peer[session] = fds[1];
-	if (rig->options.tls) {
-		facts->tls = secure(rig, session, fds[0]);
-		assert_non_null(facts->tls);
-		facts->tls_version = gk_tls_version(facts->tls->tls);
-		facts->tls_cipher = gk_tls_cipher(facts->tls->tls);
-	}
+	if (rig->options.tls || rig->options.ktls)
+		secure(rig, session, fds[0], facts);
 	return fds[0];
 }
 

@@ -35,6 +35,7 @@ struct rig_options {
 	struct gk_flush_track *unflushed; /* see struct gk_queue_params, as the next one */
 	bool force_fua;
 	bool tls;                       /* through TLS in user space; so with $GK_RIG_TLS (1.2, 1.3) */
+	bool ktls;                      /* ... by the kernel, over TCP */
 };
 
 struct rig {

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+/*
+ * TLS by the kernel below a session: records that are no data. Needs a kernel with TLS, so it runs
+ * in guests, by tests/e2e/test-tls-records-that-are-no-data.sh.
+ */
+#include <string.h>
+
+#include "tls_peer.h"
+#include "wire_rig.h"
+
+static void tickets_are_dropped(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &(struct rig_options){.ktls = true});
+	for (uint16_t round = 0; round < 20; round++) {
+		tls_peer_ticket(rig.tls[0]);
+		rig_in_step(&rig, 0, round % 8);
+	}
+	assert_int_equal(rig.queue.counters.errors, 0);
+	rig_end(&rig);
+}
+
+/* In front of every answer, while large payloads are received straight to their place. */
+static void tickets_between_payloads_are_dropped(void **state)
+{
+	static const struct gk_path *const paths[] = {&mem_path_single, &mem_path_paired};
+
+	(void)state;
+	for (int i = 0; i < 2; i++) {
+		struct rig rig;
+
+		rig_begin(&rig, &(struct rig_options){
+					.ktls = true, .path = paths[i], .threshold_bytes = 512});
+		for (uint16_t round = 0; round < 20; round++) {
+			tls_peer_ticket(rig.tls[0]);
+			rig_in_step(&rig, 0, round % 8);
+		}
+		assert_true(rig.queue.counters.direct_receives >= 20);
+		assert_int_equal(rig.queue.counters.errors, 0);
+		rig_end(&rig);
+	}
+}
+
+/* The kernel cannot follow: the connection ends, and what it carried goes to the next one. */
+static void new_keys_end_the_connection_and_nothing_else(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &(struct rig_options){.ktls = true, .retry = {.replay = true}});
+	for (int round = 0; round < 3; round++) {
+		struct fake_request request = rig_request(&rig, 0, 1, NBD_CMD_READ, 4096, 512);
+		uint8_t content[512];
+
+		rig_pattern(content, 4096, sizeof(content), 5);
+		tls_peer_new_keys(rig.tls[0]);
+		rig_answer(&rig, 0, &request, content);
+		rig_wait_dead(&rig, 0);
+		assert_true(rig.front.slots[1].busy);
+		rig_offer(&rig, 0);
+		rig_send_all(&rig);
+		assert_true(fake_take(rig.peer[0], &request));
+		rig_answer(&rig, 0, &request, content);
+		assert_int_equal(rig_result(&rig, 1), 512);
+		assert_memory_equal(mem_front_data(&rig.queue, 1), content, sizeof(content));
+	}
+	assert_int_equal(rig.queue.counters.errors, 0);
+	rig_end(&rig);
+}
+
+static void cut_or_closed_the_connection_is_dead(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &(struct rig_options){.ktls = true});
+	for (int cut = 0; cut < 2; cut++) {
+		rig_in_step(&rig, 0, 0);
+		if (cut)
+			tls_peer_cut(rig.tls[0]);
+		rig_close_peer(&rig, 0);
+		rig_wait_dead(&rig, 0);
+		assert_int_equal(rig.queue.sessions[0].end, GK_SESSION_END_CLOSED);
+		rig_connect(&rig, 0);
+	}
+	rig_in_step(&rig, 0, 0);
+	rig_end(&rig);
+}
+
+/* Bytes that somebody puts into the stream. */
+static void what_does_not_decrypt_never_becomes_data(void **state)
+{
+	static const uint8_t made_up[32] = {23, 3, 3, 0, 27, 1, 2, 3};
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &(struct rig_options){.ktls = true});
+	rig_in_step(&rig, 0, 0);
+	mem_front_submit(&rig.queue, 1, NBD_CMD_READ, 0, 0, 512);
+	rig_send_all(&rig);
+	assert_int_equal(send(tls_peer_raw(rig.tls[0]), made_up, sizeof(made_up), 0),
+			 sizeof(made_up));
+	rig_wait_dead(&rig, 0);
+	assert_int_equal(rig_result(&rig, 1), -EIO);
+	rig_connect(&rig, 0);
+	rig_in_step(&rig, 0, 0);
+	rig_end(&rig);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(tickets_are_dropped),
+		cmocka_unit_test(tickets_between_payloads_are_dropped),
+		cmocka_unit_test(new_keys_end_the_connection_and_nothing_else),
+		cmocka_unit_test(cut_or_closed_the_connection_is_dead),
+		cmocka_unit_test(what_does_not_decrypt_never_becomes_data),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
