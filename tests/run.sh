@@ -5,7 +5,7 @@ set -euo pipefail
 
 usage() {
 	cat <<-'END'
-	usage: tests/run.sh [unit | wire | fuzz | vm | deploy | all | soak] [TEST...]
+	usage: tests/run.sh [unit | wire | fuzz | vm | deploy | all | soak | chaos] [TEST...]
 	  unit   unit tests: built by gcc and clang, and by gcc with the address and undefined sanitizers
 	  wire   wire tests: the same, and with the thread sanitizer
 	  fuzz   libFuzzer on every parser, a minute each (GK_FUZZ_SECONDS)
@@ -16,6 +16,7 @@ usage() {
 	  all    all of these (default)
 	  soak   ten minutes of verified writes (GK_SOAK_SECONDS) on each kernel, as long again over TLS by
 	         the kernel, and over TLS in user space
+	  chaos  ten minutes of faults in random order on each (GK_CHAOS_SECONDS, GK_CHAOS_SEED)
 	TEST: names of end-to-end tests, with vm, instead of all.
 	What a test printed is kept in build-tests/logs. GK_KERNELS="stock ..." picks other kernels.
 	END
@@ -258,7 +259,7 @@ deploy() {
 mode=${1:-all}
 [ $# = 0 ] || shift
 case $mode in
-unit | wire | fuzz | deploy | all | soak) [ $# = 0 ] || { usage >&2; exit 2; } ;;
+unit | wire | fuzz | deploy | all | soak | chaos) [ $# = 0 ] || { usage >&2; exit 2; } ;;
 vm) ;;
 -h | --help) usage; exit 0 ;;
 *) usage >&2; exit 2 ;;
@@ -297,6 +298,10 @@ deploy | all) deploy ;;
 soak)
 	export GK_TEST_TIMEOUT=$((${GK_SOAK_SECONDS:-600} + 300)) GK_GUEST_TIMEOUT=$((3 * ${GK_SOAK_SECONDS:-600} + 600))
 	! build gcc || end_to_end soak soak-ktls soak-tls
+	;;
+chaos)
+	export GK_TEST_TIMEOUT=$((${GK_CHAOS_SECONDS:-600} + 600)) GK_GUEST_TIMEOUT=$((${GK_CHAOS_SECONDS:-600} + 700))
+	! build gcc || end_to_end chaos
 	;;
 esac
 

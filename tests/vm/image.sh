@@ -130,7 +130,7 @@ base_image() {
 # What tests may load. Names that a kernel has built in, or lacks, are left to the test to miss.
 guest_modules=(
 	virtio_pci virtio_blk ext4 ublk_drv nbd tls xfs btrfs loop null_blk brd dm-flakey dm-delay virtio_console
-	vsock_loopback sch_netem sch_tbf aesni_intel ghash_clmulni_intel crc32c_intel libcrc32c
+	vsock_loopback tcp_diag sch_netem sch_tbf aesni_intel ghash_clmulni_intel crc32c_intel libcrc32c
 )
 
 build_modules() {
