@@ -32,6 +32,7 @@ keep_working work
 at_work() { [ "$(status '.devices[0].recent.writes_per_s // 0 | floor')" -gt 0 ]; }
 wait_for 60 "vol0 is at work" at_work
 # The others have a server of their own.
+vol0_uri=$uri
 nbdkit_tcp memory 64M
 
 step "attach"
@@ -61,7 +62,7 @@ gkproxy detach two
 
 step "reload: new ones come, old ones go, others are left alone, mistakes change nothing"
 {
-	echo "devices = ( { name = \"vol0\"; id = 0; remote = \"$uri\"; queue_depth = 64; },"
+	echo "devices = ( { name = \"vol0\"; id = 0; remote = \"$vol0_uri\"; queue_depth = 64; },"
 	echo "  { name = \"three\"; id = 3; remote = \"$uri\"; } );"
 } >"$conf"
 gkproxy attach "$uri" --name extra >/dev/null
@@ -73,22 +74,20 @@ before=$(devices)
 grep -q '2 mistakes' "$dir/err" && grep -q 'queue_depth: expected' "$dir/err" && grep -q 'nonsense: unknown' "$dir/err" ||
 	fail "not every mistake is named: $(cat "$dir/err")"
 same "$(devices)" "$before" "devices after the mistakes"
-one_device queue_depth=32
+uri=$vol0_uri one_device queue_depth=32
 kill -HUP "$gkproxy_pid"
 two_left() { [ "$(devices)" = "extra up, vol0 up" ]; }
 wait_for 60 "SIGHUP detaches the third device" two_left
 gkproxy detach extra
 
-step "a hundred clients at once"
+step "thirty clients at once"
 clients=()
-for i in {1..100}; do
-	gkproxy status --json >"$dir/status-$i" &
+for i in {1..30}; do
+	gkproxy status vol0 --json >"$dir/status-$i" &
 	clients+=($!)
 done
-for i in {1..100}; do
-	wait "${clients[i - 1]}" || fail "client $i: $?"
-	jq -e '.devices[0].state == "up"' "$dir/status-$i" >/dev/null || fail "client $i got $(cat "$dir/status-$i")"
-done
+wait "${clients[@]}"
+same "$(cat "$dir"/status-* | jq -s 'map(select(.devices[0].state == "up")) | length')" 30 "clients that were answered"
 
 step "log-level"
 same "$(gkproxy log-level)" info "log level"
