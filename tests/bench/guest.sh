@@ -176,7 +176,8 @@ ns_of() {
 
 	ns=0
 	for task in "/proc/$1/task"/*/schedstat; do
-		read -r run _ <"$task"
+		# A worker of the kernel may have ended meanwhile.
+		{ read -r run _ <"$task"; } 2>/dev/null || continue
 		ns=$((ns + run))
 	done
 }
