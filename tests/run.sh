@@ -11,8 +11,8 @@ usage() {
 	  fuzz   libFuzzer on every parser, a minute each (GK_FUZZ_SECONDS)
 	  vm     end-to-end tests in virtual machines with Debian's 6.12 kernel, its newest, and 6.12 with
 	         the series in kernel/patches; self-tests of that series
-	  deploy packages and container image are built, and used in virtual machines: the package on Debian 12
-	         with systemd, the main job from inside a container; needs root, or sudo
+	  deploy packages and container image are built, and used in virtual machines: the package on Debian 12 and
+	         13 with systemd, the main job from inside a container; needs root, or sudo
 	  all    all of these (default)
 	  soak   ten minutes of verified writes (GK_SOAK_SECONDS) on each kernel, as long again over TLS by
 	         the kernel, and over TLS in user space
@@ -253,6 +253,7 @@ deploy() {
 
 	[ "$(id -u)" = 0 ] || as_root=(sudo -E)
 	run_step "deploy: the package on Debian 12 with systemd" "${as_root[@]}" "$top/tests/deploy/vm-systemd.sh" bookworm || true
+	run_step "deploy: the package on Debian 13 with systemd" "${as_root[@]}" "$top/tests/deploy/vm-systemd.sh" trixie || true
 	run_step "deploy: the main job in a container" "${as_root[@]}" "$top/tests/deploy/vm-container.sh" || true
 }
 
