@@ -136,12 +136,13 @@ package() {
 
 	mkdir -p "$dir" "$deploy_cache"
 	if grep -qx "VERSION_CODENAME=$suite" /etc/os-release; then
-		build=${GK_BUILD_DEB:-$deploy_cache/build}
+		build=$dir.build
 		say "building the package for this machine's Debian $suite"
 		{ cmake -S "$top" -B "$build" -DBUILD_TESTING=OFF -DCMAKE_INSTALL_PREFIX=/usr &&
 			cmake --build "$build" -j "$(nproc)" &&
 			cpack --config "$build/CPackConfig.cmake" -B "$dir"; } >"$log" 2>&1 ||
 			fail "cpack: $(tail -n 20 "$log")"
+		rm -rf "$build"
 	else
 		unpack "$(image "$suite" deb)" "$dir"
 	fi
