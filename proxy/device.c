@@ -16,6 +16,7 @@
 
 #include "datapath.h"
 #include "log.h"
+#include "memory.h"
 #include "udev_name.h"
 #include "writeback.h"
 
@@ -524,6 +525,28 @@ static int choose_path(struct gk_device *device, const struct gk_probe *probe)
 	return -EOPNOTSUPP;
 }
 
+/* Memory is taken at attach or never: more than there is would end in the OOM killer. */
+static int check_memory(const struct gk_device *device)
+{
+	struct gk_queue_params params = {
+		.depth = device->config->queue_depth,
+		.n_sessions = (device->n_connections + device->n_queues - 1) / device->n_queues,
+		.max_io_bytes = device->plan.max_io_bytes,
+		.path = device->path,
+		.threshold_bytes = device->config->zero_copy_threshold_bytes,
+	};
+	uint64_t needed = (uint64_t)gk_queue_bytes(&params) * device->n_queues;
+	uint64_t available = gk_memory_available();
+
+	if (needed <= available)
+		return 0;
+	gk_log(GK_LOG_ERROR,
+	       "%s: its buffers need %" PRIu64 " MiB of memory (queue_depth %u, queues %u), and this "
+	       "host has %" PRIu64 " MiB to spare: lower queue_depth or queues",
+	       device->config->name, needed >> 20, params.depth, device->n_queues, available >> 20);
+	return -ENOMEM;
+}
+
 static int attach(struct gk_device *device, int cancel_fd)
 {
 	unsigned int n_cpus = (unsigned int)sysconf(_SC_NPROCESSORS_ONLN);
@@ -550,6 +573,9 @@ static int attach(struct gk_device *device, int cancel_fd)
 	if (r)
 		goto out;
 	device->n_queues = gk_plan_queues(device->config, device->n_connections, n_cpus);
+	r = check_memory(device);
+	if (r)
+		goto out;
 	r = device->recovering ? take_over(device) : add(device);
 	if (!r)
 		r = start(device, dialled);

@@ -12,18 +12,32 @@
 
 #include "datapath.h"
 #include "gk_io_uring.h"
+#include "memory.h"
+
+/* Of each tag: larger payload never enters user memory, but for a few bytes through staging. */
+static uint32_t tag_buf_bytes(const struct gk_queue_params *params)
+{
+	if (params->path && params->path->kernel_buffers &&
+	    params->threshold_bytes < params->max_io_bytes)
+		return params->threshold_bytes;
+	return params->max_io_bytes;
+}
+
+size_t gk_queue_bytes(const struct gk_queue_params *params)
+{
+	size_t per_tag = tag_buf_bytes(params) + sizeof(struct gk_tag) + sizeof(struct gk_tag *);
+	size_t per_session = sizeof(struct gk_session) + sizeof(struct gk_mail_offer) +
+			     gk_session_bytes(params->depth);
+
+	return params->depth * per_tag + params->n_sessions * per_session;
+}
 
 int gk_queue_init(struct gk_queue *queue, const struct gk_queue_params *params)
 {
 	const struct gk_path *path = params->path ? params->path : &gk_path_copy;
-	uint32_t buf_bytes = params->max_io_bytes;
-	size_t bytes;
+	uint32_t buf_bytes = tag_buf_bytes(params);
+	size_t bytes = (size_t)params->depth * buf_bytes;
 	int r = 0;
-
-	/* Larger payload never enters user memory, but for a few bytes through staging. */
-	if (path->kernel_buffers && params->threshold_bytes < buf_bytes)
-		buf_bytes = params->threshold_bytes;
-	bytes = (size_t)params->depth * buf_bytes;
 
 	*queue = (struct gk_queue){
 		.front = params->front,
@@ -57,7 +71,9 @@ int gk_queue_init(struct gk_queue *queue, const struct gk_queue_params *params)
 		gk_queue_done(queue);
 		return -ENOMEM;
 	}
-	r = gk_mail_init(&queue->mail, params->n_sessions);
+	r = gk_memory_populate(queue->buffers, bytes);
+	if (!r)
+		r = gk_mail_init(&queue->mail, params->n_sessions);
 	if (!r && getrandom(&queue->secret, sizeof(queue->secret), 0) < 0)
 		r = -errno;
 	for (unsigned int i = 0; i < params->depth; i++) {

@@ -157,8 +157,15 @@ struct gk_queue_params {
 };
 
 /*
- * Allocates slots, buffers and n_sessions dead sessions; no ring yet. 0 or -errno. Any thread; the
- * queue belongs to the caller until its thread calls gk_queue_run(). End it with gk_queue_done().
+ * Bytes that gk_queue_init() takes for these parameters, but for what malloc() adds. Pure: any
+ * thread.
+ */
+size_t gk_queue_bytes(const struct gk_queue_params *params);
+
+/*
+ * Allocates slots, buffers and n_sessions dead sessions, all of it present in memory; no ring yet.
+ * 0 or -errno, -ENOMEM when there is not that much. Any thread; the queue belongs to the caller until
+ * its thread calls gk_queue_run(). End it with gk_queue_done().
  */
 int gk_queue_init(struct gk_queue *queue, const struct gk_queue_params *params);
 

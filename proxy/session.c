@@ -12,19 +12,37 @@
 
 #include "datapath.h"
 #include "log.h"
+#include "memory.h"
 #include "nbd_request.h"
+
+static size_t count_iov(unsigned int depth)
+{
+	size_t n = 2 * (size_t)depth;
+
+	return n < 2 ? 2 : n < IOV_MAX ? n : IOV_MAX;
+}
+
+size_t gk_session_bytes(unsigned int depth)
+{
+	return depth * sizeof(struct nbd_request) + count_iov(depth) * sizeof(struct iovec) +
+	       GK_STAGING_BYTES + GK_BOUNCE_BYTES;
+}
 
 int gk_session_init(struct gk_session *session, struct gk_queue *queue, unsigned int slot,
 		    unsigned int depth)
 {
-	size_t n_iov = 2 * (size_t)depth < IOV_MAX ? 2 * (size_t)depth : IOV_MAX;
+	size_t n_iov = count_iov(depth);
 
 	*session = (struct gk_session){.queue = queue, .slot = slot, .fd = -1};
 	session->headers = calloc(depth, sizeof(*session->headers));
-	session->iov = calloc(n_iov < 2 ? 2 : n_iov, sizeof(*session->iov));
+	session->iov = calloc(n_iov, sizeof(*session->iov));
 	session->staging = malloc(GK_STAGING_BYTES);
 	session->bounce = malloc(GK_BOUNCE_BYTES);
-	if (!session->headers || !session->iov || !session->staging || !session->bounce) {
+	if (!session->headers || !session->iov || !session->staging || !session->bounce ||
+	    gk_memory_populate(session->headers, depth * sizeof(*session->headers)) ||
+	    gk_memory_populate(session->iov, n_iov * sizeof(*session->iov)) ||
+	    gk_memory_populate(session->staging, GK_STAGING_BYTES) ||
+	    gk_memory_populate(session->bounce, GK_BOUNCE_BYTES)) {
 		gk_session_done(session);
 		return -ENOMEM;
 	}

@@ -155,7 +155,13 @@ static inline bool gk_session_decrypts(const struct gk_session *session)
 	return session->tls && session->tls->receives;
 }
 
-/* Allocates buffers for tags of the given depth. 0 or -ENOMEM. Any thread, before the loop runs. */
+/* Bytes of the buffers that gk_session_init() allocates. Pure: any thread. */
+size_t gk_session_bytes(unsigned int depth);
+
+/*
+ * Allocates buffers for tags of the given depth, all of them present in memory. 0 or -ENOMEM. Any
+ * thread, before the loop runs.
+ */
 int gk_session_init(struct gk_session *session, struct gk_queue *queue, unsigned int slot,
 		    unsigned int depth);
 
