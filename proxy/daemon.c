@@ -20,6 +20,7 @@
 
 #include "config_device.h"
 #include "log.h"
+#include "memory.h"
 #include "metrics.h"
 #include "notify.h"
 #include "privilege.h"
@@ -229,8 +230,10 @@ static int set_up(struct gk_daemon *daemon, struct gk_metrics **ret_metrics)
 	struct gk_ublk_ctrl ctrl = {.fd = -1};
 	int r = take_signals();
 
-	if (r < 0)
+	if (r < 0) {
+		gk_log(GK_LOG_ERROR, "cannot take signals: %s", gk_strerror(r));
 		return r;
+	}
 	daemon->signal_fd = r;
 	daemon->state_dir = strdup(config->state_dir);
 	daemon->control_socket = strdup(config->control_socket);
@@ -244,6 +247,7 @@ static int set_up(struct gk_daemon *daemon, struct gk_metrics **ret_metrics)
 		r = make_directories(config);
 	if (r)
 		return r;
+	gk_memory_protect();
 	daemon->listen_fd = r = gk_control_listen(config->control_socket);
 	if (r < 0)
 		return r;

@@ -558,13 +558,14 @@ static int attach(struct gk_device *device, int cancel_fd)
 	if (wanted < kept_queues)
 		wanted = kept_queues;
 	dialled = calloc(wanted, sizeof(*dialled));
-	if (!dialled)
-		goto out;
-	for (unsigned int i = 0; i < wanted; i++)
+	for (unsigned int i = 0; dialled && i < wanted; i++)
 		dialled[i].fd = -1;
-	r = gk_reconnect_init(&device->reconnect);
-	if (r)
+	if (dialled)
+		r = gk_reconnect_init(&device->reconnect);
+	if (r) {
+		gk_log(GK_LOG_ERROR, "%s: cannot attach: %s", device->config->name, gk_strerror(r));
 		goto out;
+	}
 	r = dial(device, cancel_fd, wanted, dialled);
 	if (r)
 		goto out;

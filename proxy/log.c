@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "log.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -79,6 +80,9 @@ const char *gk_strerror(int error)
 {
 	const char *text = strerrordesc_np(error < 0 ? -error : error);
 
+	/* It comes from many places, and each time this is what to do. */
+	if (error == -EMFILE || error == EMFILE)
+		return "Too many open files: raise LimitNOFILE (ulimit -n)";
 	return text ? text : "unknown error";
 }
 

@@ -79,7 +79,17 @@ int gk_recovery_find(struct gk_ublk_ctrl *ctrl, const char *state_dir,
 	int r = 0;
 
 	note_path(state_dir, config->name, path);
+	/* A note that is there and cannot be read must not end in a second device. */
+	if (access(path, F_OK) < 0 && errno == ENOENT)
+		return 0;
+	errno = 0;
 	note = json_load_file(path, 0, NULL);
+	if (!note && errno) {
+		r = -errno;
+		gk_log(GK_LOG_ERROR, "%s: cannot read %s, where a former gkproxy noted its device: %s",
+		       config->name, path, gk_strerror(r));
+		return r;
+	}
 	if (!note)
 		return 0;
 	hex = json_string_value(json_object_get(note, "cookie"));
