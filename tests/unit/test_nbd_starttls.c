@@ -25,7 +25,7 @@ static void go_on(struct run *r)
 	assert_int_equal(r->result, GK_NBD_HANDSHAKE_STARTTLS);
 	gk_nbd_handshake_secured(r->h);
 	r->result = -EAGAIN;
-	feed(r, NULL, 0);
+	feed(r, (const unsigned char *)"", 0);
 }
 
 static void the_name_of_the_export_is_not_said_before_tls(void **state)
