@@ -272,8 +272,11 @@ int gk_daemon_run(struct gk_config *config)
 	gk_log_set_level(config->log_level);
 	raise_fd_limit();
 	r = set_up(&daemon, &metrics);
-	if (!r)
+	if (!r) {
 		r = attach_all(&daemon);
+		if (r)
+			gk_log(GK_LOG_ERROR, "no device can be attached: %s", gk_strerror(r));
+	}
 	if (!r) {
 		serve(&daemon, metrics);
 		r = daemon.result;

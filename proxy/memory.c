@@ -19,7 +19,11 @@
 #endif
 
 /* A locked stack is in memory as a whole; getaddrinfo() is what needs most of one. */
+#ifdef __SANITIZE_THREAD__
+#define STACK_BYTES (8192 * 1024) /* the sanitizer's own data of a thread is on it */
+#else
 #define STACK_BYTES (512 * 1024)
+#endif
 #define OOM_SCORE   "-1000" /* never: what the OOM killer gains by killing us hangs all that uses us */
 
 static bool has_ipc_lock(void)
