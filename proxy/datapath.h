@@ -44,5 +44,7 @@ void gk_recv_zeroes(struct gk_session *session, struct gk_tag *tag, uint32_t off
 
 /* 7  ublk_commit.c: the request leaves with bytes done or -errno. */
 void gk_ublk_commit(struct gk_queue *queue, struct gk_tag *tag, int32_t result);
+/* The kernel had no memory for the slot's last command, and did nothing: once more. */
+void gk_ublk_repeat(struct gk_queue *queue, struct gk_tag *tag);
 
 #endif

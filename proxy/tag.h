@@ -60,6 +60,8 @@ struct gk_tag {
 	bool no_zc;                 /* its pages cannot be sent without a copy */
 	bool notice_due;            /* a notification of a SEND_ZC that was cancelled may come */
 	bool answered;              /* outcome known, but the slot is SENDING or lent */
+	uint32_t front_op;          /* what the front last told the kernel of this slot, ... */
+	int32_t front_result;       /* ... to say it again */
 	enum gk_tag_state state;
 };
 

@@ -8,7 +8,7 @@
 #include "datapath.h"
 #include "ublk_front.h"
 
-static void command(struct gk_queue *queue, const struct gk_tag *tag, uint32_t op, int32_t result)
+static void command(struct gk_queue *queue, struct gk_tag *tag, uint32_t op, int32_t result)
 {
 	const struct gk_ublk_queue *uq = queue->front_data;
 	struct io_uring_sqe *sqe = gk_queue_sqe(queue, gk_cqe_key(GK_CQE_FRONT, tag->id));
@@ -26,11 +26,18 @@ static void command(struct gk_queue *queue, const struct gk_tag *tag, uint32_t o
 	/* Where the next request's pages are to be registered; no slot: the request is copied. */
 	if (queue->path->ublk_flags & UBLK_F_AUTO_BUF_REG)
 		sqe->addr = tag->id | (uint64_t)UBLK_AUTO_BUF_REG_FALLBACK << 16;
+	tag->front_op = op;
+	tag->front_result = result;
 }
 
 void gk_ublk_commit(struct gk_queue *queue, struct gk_tag *tag, int32_t result)
 {
 	command(queue, tag, UBLK_U_IO_COMMIT_AND_FETCH_REQ, result);
+}
+
+void gk_ublk_repeat(struct gk_queue *queue, struct gk_tag *tag)
+{
+	command(queue, tag, tag->front_op, tag->front_result);
 }
 
 static int start(struct gk_queue *queue)

@@ -79,6 +79,11 @@ void gk_ublk_fetch(struct gk_queue *queue, uint16_t tag_id, int res)
 	uint32_t len;
 	int r;
 
+	/* io_uring failed it before the driver saw it (Linux io_uring/uring_cmd.c, allocations of prep). */
+	if (res == -ENOMEM || res == -EAGAIN) {
+		gk_ublk_repeat(queue, tag);
+		return;
+	}
 	if (res != UBLK_IO_RES_OK) {
 		/* ABORT is how a device that is being stopped hands its tags back, one by one. */
 		if (res != UBLK_IO_RES_ABORT)
