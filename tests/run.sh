@@ -200,9 +200,19 @@ e2e_on() {
 	done
 }
 
+# belonging_to KERNEL TEST...: without the tests of other kernels, which are named test-on-KERNEL-...
+belonging_to() {
+	local kernel=${1%-debug} name
+	shift
+
+	for name; do
+		[[ $name == test-on-* && $name != "test-on-$kernel-"* ]] || echo "$name"
+	done
+}
+
 # end_to_end TEST...: on every kernel, the kernels side by side.
 end_to_end() {
-	local kernels kernel ready=() result name seconds log
+	local kernels kernel ready=() tests result name seconds log
 
 	read -r -a kernels <<<"${GK_KERNELS:-stock mainline patched}"
 	export GK_BUILD=$builds/gcc
@@ -216,7 +226,8 @@ end_to_end() {
 		trap 'kill $(jobs -p)' TERM
 		for kernel in "${ready[@]}"; do
 			[ "$(jobs -rp | wc -l)" -lt 2 ] || wait -n || true
-			e2e_on "$kernel" "$@" | sed -u "s/ / $kernel: /" &
+			mapfile -t tests < <(belonging_to "$kernel" "$@")
+			e2e_on "$kernel" "${tests[@]}" | sed -u "s/ / $kernel: /" &
 		done
 		wait
 	)
