@@ -26,6 +26,7 @@ struct connection {
 	pthread_t thread;
 	unsigned int number;
 	int fd;
+	unsigned int said; /* bytes */
 	bool open;
 };
 
@@ -53,7 +54,13 @@ static enum gk_handshake_server_manner manner_of(const struct connection *c)
 static bool say(struct connection *c, const void *bytes, size_t len)
 {
 	size_t piece = manner_of(c) == GK_HANDSHAKE_SERVER_TRICKLE ? 1 : len;
+	unsigned int limit = c->server->script.silent_after;
+	bool silent = limit && len > limit - c->said;
 	const char *p = bytes;
+
+	if (silent)
+		len = limit - c->said;
+	c->said += (unsigned int)len;
 
 	while (len > 0) {
 		ssize_t n = send(c->fd, p, piece < len ? piece : len, MSG_NOSIGNAL);
@@ -63,7 +70,7 @@ static bool say(struct connection *c, const void *bytes, size_t len)
 		p += n;
 		len -= (size_t)n;
 	}
-	return true;
+	return !silent;
 }
 
 static bool hear(struct connection *c, void *bytes, size_t len)
@@ -179,7 +186,7 @@ static void converse(struct connection *c)
 		break;
 	default:
 		if (!say(c, greeting, sizeof(greeting)) || !hear(c, flags, sizeof(flags)))
-			return;
+			break;
 		while (serve_option(c))
 			;
 	}

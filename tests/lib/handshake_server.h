@@ -29,6 +29,7 @@ struct gk_handshake_server_script {
 	uint16_t flags;
 	unsigned int together; /* connections after the first are answered only when so many of them
 				  are there at the same time; 0: at once */
+	unsigned int silent_after; /* bytes of a connection, at which it says no more; 0: goes on */
 	int accepted_fd;       /* an eventfd to write to at each accept; -1: none */
 };
 

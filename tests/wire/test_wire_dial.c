@@ -391,6 +391,29 @@ static void each_bad_manner_of_a_server_has_its_sentence(void **state)
 	}
 }
 
+static void a_server_may_stall_at_any_byte(void **state)
+{
+	struct gk_handshake_server_script script = proper(FLAGS);
+	struct gk_dial_options opt = options(10);
+	struct gk_handshake_server *server;
+	struct gk_dialled d;
+	unsigned int bytes = 18 + 32 + 20; /* greeting, NBD_REP_INFO, NBD_REP_ACK */
+
+	(void)state;
+	for (script.silent_after = 1; script.silent_after < bytes; script.silent_after++) {
+		server = serve("127.0.0.1", &script);
+		use_uri("nbd://127.0.0.1:%s/vol0", gk_handshake_server_port(server));
+		assert_int_equal(fails(0.01), -ETIMEDOUT);
+		assert_says(" within ");
+		gk_handshake_server_free(server);
+	}
+	server = serve("127.0.0.1", &script);
+	use_uri("nbd://127.0.0.1:%s/vol0", gk_handshake_server_port(server));
+	assert_int_equal(gk_dial(&uri, &opt, why, sizeof(why), &d), 0);
+	gk_dial_done(&d);
+	gk_handshake_server_free(server);
+}
+
 static void a_dial_without_a_limit_can_be_cancelled(void **state)
 {
 	struct gk_handshake_server_script script = proper(FLAGS);
@@ -583,6 +606,7 @@ int main(void)
 		TEST(a_probe_gets_the_list_and_no_socket),
 		TEST(what_is_not_there_is_said_with_advice),
 		TEST(each_bad_manner_of_a_server_has_its_sentence),
+		TEST(a_server_may_stall_at_any_byte),
 		TEST(a_dial_without_a_limit_can_be_cancelled),
 		TEST(a_dead_first_address_leaves_time_for_the_second),
 		TEST(a_refusing_first_address_is_passed_over),
