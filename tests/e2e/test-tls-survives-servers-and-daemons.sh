@@ -6,7 +6,7 @@
 . "$(dirname "$0")/../lib/survive.sh"
 . "$(dirname "$0")/../lib/tls.sh"
 
-truncate -s 64M "$dir/disk"
+truncate -s 16M "$dir/disk"
 serve() {
 	nbdkit_tls -t 1 file "$dir/disk"
 }

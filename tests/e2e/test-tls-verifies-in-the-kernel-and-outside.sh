@@ -6,7 +6,7 @@
 
 gkproxy probe --json >"$dir/probe"
 best=$(jq -r '.data_paths | if .group.available then "group" elif .registered.available then "registered" else "copy" end' "$dir/probe")
-truncate -s 64M "$dir/disk"
+truncate -s 4M "$dir/disk"
 
 # check NAME TLS-MODE TLS-VERSION DATA-PATH SETTING...: direct counts say whether pages of requests were used.
 check() {
