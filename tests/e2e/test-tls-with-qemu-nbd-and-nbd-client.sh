@@ -12,7 +12,7 @@ qemu_tls() {
 	server_pids+=("$server_pid")
 }
 
-truncate -s 32M "$dir/disk"
+truncate -s 4M "$dir/disk"
 step "qemu-nbd with certificates"
 qemu_tls "tls-creds-x509,id=tls0,dir=$dir/tls,endpoint=server,verify-peer=yes"
 uri=nbds://localhost/
