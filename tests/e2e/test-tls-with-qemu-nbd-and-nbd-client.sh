@@ -56,5 +56,7 @@ nbd-client -L -N '' -certfile "$pki/client.pem" -keyfile "$pki/client.key" -cace
 	-tlshostname localhost 127.0.0.1 10809 /dev/nbd0
 fio_verify beside-nbd-client --size=2m
 dd if="$dir/copy" of="$device" bs=1M oflag=direct conv=fsync status=none
-same_bytes /dev/nbd0 "$dir/disk"
+# Not what its page cache kept of the time before.
+dd if=/dev/nbd0 of="$dir/through-nbd" bs=1M iflag=direct status=none
+same_bytes "$dir/through-nbd" "$dir/disk"
 nbd-client -d /dev/nbd0
