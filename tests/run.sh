@@ -245,6 +245,7 @@ kernel_series() {
 	local runner=$top/kernel/selftest/vm.sh log totals
 
 	[ -x "$runner" ] || return 0
+	run_step "the kernel series compiles with Debian's full configuration" "$top/kernel/build.sh" --check || true
 	export GK_STRESS_ROUNDS=${GK_STRESS_ROUNDS:-2000}
 	run_step "patched: the self-tests of the kernel series run to their end" "$runner" || return 0
 	log=$logs/patched--the-self-tests-of-the-kernel-series-run-to-their-end.log
