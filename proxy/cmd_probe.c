@@ -289,6 +289,18 @@ static void print_host(const json_t *host)
 			       : "");
 }
 
+/* Takes host. */
+static void show_host(json_t *host, bool json)
+{
+	if (json) {
+		json_dumpf(host, stdout, JSON_INDENT(2));
+		printf("\n");
+	} else {
+		print_host(host);
+	}
+	json_decref(host);
+}
+
 static int probe_host(bool json, const char *state_dir)
 {
 	struct gk_probe probe;
@@ -302,13 +314,7 @@ static int probe_host(bool json, const char *state_dir)
 		fprintf(stderr, "gkproxy: out of memory\n");
 		return 1;
 	}
-	if (json) {
-		json_dumpf(host, stdout, JSON_INDENT(2));
-		printf("\n");
-	} else {
-		print_host(host);
-	}
-	json_decref(host);
+	show_host(host, json);
 	return probe.io_uring == 0 && probe.ublk == 0 ? 0 : 1;
 }
 
@@ -323,13 +329,7 @@ static int probe_daemon(const char *socket_path, bool json)
 		fprintf(stderr, "gkproxy: %s\n", why);
 		return 1;
 	}
-	if (json) {
-		json_dumpf(host, stdout, JSON_INDENT(2));
-		printf("\n");
-	} else {
-		print_host(host);
-	}
-	json_decref(host);
+	show_host(host, json);
 	return 0;
 }
 
