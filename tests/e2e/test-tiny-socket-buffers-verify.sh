@@ -6,6 +6,14 @@
 . "$(dirname "$0")/../lib/own-network.sh"
 . "$(dirname "$0")/../lib/functions.sh"
 
+requests_ended() {
+	awk '{ print $1 + $5 }' "/sys/block/${device#/dev/}/stat"
+}
+ended_since() {
+	[ "$(requests_ended)" != "$1" ]
+}
+
+# Once for each request that ends, at the most.
 interrupt_until_killed() {
 	local stat
 	while :; do
@@ -15,7 +23,7 @@ interrupt_until_killed() {
 			until [[ $(cat "$stat" 2>/dev/null || echo ') T') == *') T'* ]]; do :; done
 		done
 		kill -CONT "$gkproxy_pid"
-		sleep 0.02
+		wait_for 300 "a request has ended" ended_since "$(requests_ended)"
 	done
 }
 
