@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: MIT
+/* A server that is away or silent: how long requests wait for it, and what ends the waiting. */
+#include <errno.h>
+#include <string.h>
+
+#include "commands.h"
+
+/* Each absence has its own time, however long ago the one before it was. */
+static void an_earlier_absence_does_not_shorten_the_wait(void **state)
+{
+	const struct rig_options options = {
+		.retry = {.replay = true, .reconnect_timeout_ns = HOUR},
+	};
+	struct fake_request request;
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &options);
+	for (unsigned int i = 0; i < 2; i++) {
+		rig_close_peer(&rig, 0);
+		rig_wait_dead(&rig, 0);
+		rig.queue.now_ns += i * (HOUR + MS);
+		submit(&rig, &commands[i]);
+		gk_session_tick(&rig.queue);
+		assert_true(rig.front.slots[commands[i].tag].busy);
+		rig_offer(&rig, 0);
+		rig_send_all(&rig);
+		request = take(&rig, 0, &commands[i]);
+		answer(&rig, 0, &request, 1);
+		assert_ended(&rig, &commands[i], 1);
+	}
+	rig_end(&rig);
+}
+
+static void reconnect_timeout_ends_the_wait_until_it_is_back(void **state)
+{
+	const struct rig_options options = {
+		.retry = {.replay = true, .reconnect_timeout_ns = MS},
+	};
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &options);
+	submit(&rig, &commands[1]);
+	rig_send_all(&rig);
+	rig_close_peer(&rig, 0);
+	rig_wait_dead(&rig, 0);
+	submit(&rig, &commands[0]);
+	assert_int_equal(rig.front.n_busy, 2);
+	assert_int_equal(rig_result(&rig, commands[1].tag), -EIO);
+	assert_int_equal(rig_result(&rig, commands[0].tag), -EIO);
+	/* From now on nobody waits. */
+	submit(&rig, &commands[2]);
+	assert_false(rig.front.slots[commands[2].tag].busy);
+	assert_int_equal(rig.front.slots[commands[2].tag].result, -EIO);
+	rig_offer(&rig, 0);
+	rig_in_step(&rig, 0, 1);
+	/* And the next time there is patience again. */
+	rig_close_peer(&rig, 0);
+	rig_wait_dead(&rig, 0);
+	submit(&rig, &commands[3]);
+	assert_true(rig.front.slots[commands[3].tag].busy);
+	assert_int_equal(rig_result(&rig, commands[3].tag), -EIO);
+	rig_end(&rig);
+}
+
+/* Other answers do not help the one that does not come. */
+static void a_server_that_keeps_an_answer_back_is_given_up(void **state)
+{
+	const struct rig_options options = {
+		.retry = {.replay = true, .request_timeout_ns = HOUR},
+	};
+	struct fake_request request;
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &options);
+	assert_false(gk_session_needs_tick(&rig.queue));
+	submit(&rig, &commands[1]);
+	submit(&rig, &commands[4]);
+	rig_send_all(&rig);
+	take(&rig, 0, &commands[1]);
+	request = take(&rig, 0, &commands[4]);
+	answer(&rig, 0, &request, 0);
+	assert_ended(&rig, &commands[4], 0);
+	assert_true(gk_session_needs_tick(&rig.queue));
+	gk_session_tick(&rig.queue);
+	assert_int_equal(rig.queue.sessions[0].state, GK_SESSION_UP);
+	rig.queue.now_ns += HOUR + MS;
+	gk_session_tick(&rig.queue);
+	rig_wait_dead(&rig, 0);
+	assert_int_equal(rig.queue.counters.timeouts, 1);
+	assert_true(rig.front.slots[commands[1].tag].busy);
+	rig_offer(&rig, 0);
+	rig_send_all(&rig);
+	request = take(&rig, 0, &commands[1]);
+	answer(&rig, 0, &request, 6);
+	assert_ended(&rig, &commands[1], 6);
+	rig_end(&rig);
+}
+
+/* The loop wakes up by itself for that. */
+static void silence_is_noticed_without_a_completion(void **state)
+{
+	const struct rig_options options = {
+		.retry = {.replay = true, .request_timeout_ns = MS},
+	};
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &options);
+	submit(&rig, &commands[1]);
+	rig_wait_dead(&rig, 0);
+	assert_int_equal(rig.queue.counters.timeouts, 1);
+	rig_end(&rig);
+}
+
+static void a_device_that_goes_waits_for_no_connection(void **state)
+{
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &all_paths[0]);
+	submit(&rig, &commands[0]);
+	rig_send_all(&rig);
+	rig_close_peer(&rig, 0);
+	rig_wait_dead(&rig, 0);
+	submit(&rig, &commands[1]);
+	gk_mail_order(&rig.queue.mail, false, true);
+	assert_int_equal(rig_result(&rig, commands[0].tag), -EIO);
+	assert_int_equal(rig_result(&rig, commands[1].tag), -EIO);
+	submit(&rig, &commands[2]);
+	assert_int_equal(rig.front.slots[commands[2].tag].result, -EIO);
+	rig_end(&rig);
+}
+
+/* What a live server still answers is not lost, and what it does not is not sent again. */
+static void a_device_that_goes_takes_the_answers_that_come(void **state)
+{
+	struct fake_request request;
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &all_paths[0]);
+	submit(&rig, &commands[1]);
+	submit(&rig, &commands[0]);
+	rig_send_all(&rig);
+	request = take(&rig, 0, &commands[1]);
+	gk_mail_order(&rig.queue.mail, false, true);
+	while (!rig.queue.stopping)
+		rig_turn(&rig);
+	answer(&rig, 0, &request, 5);
+	assert_ended(&rig, &commands[1], 5);
+	assert_int_equal(rig.queue.sessions[0].state, GK_SESSION_UP);
+	rig_close_peer(&rig, 0);
+	assert_int_equal(rig_result(&rig, commands[0].tag), -EIO);
+	assert_int_equal(rig.queue.counters.replays, 0);
+	rig_end(&rig);
+}
+
+/* The server is given up, the requests are not: they wait for the next one. */
+static void an_order_to_leave_takes_the_requests_along(void **state)
+{
+	struct rig_options options = all_paths[0];
+	struct fake_request request;
+	struct rig rig;
+
+	(void)state;
+	options.sessions = 2;
+	rig_begin(&rig, &options);
+	submit(&rig, &commands[1]);
+	rig_send_all(&rig);
+	gk_mail_leave(&rig.queue.mail);
+	for (unsigned int i = 0; i < 2; i++)
+		rig_wait_dead(&rig, i);
+	assert_true(rig.front.slots[commands[1].tag].busy);
+	rig_offer(&rig, 1);
+	rig_send_all(&rig);
+	request = take(&rig, 1, &commands[1]);
+	answer(&rig, 1, &request, 3);
+	assert_ended(&rig, &commands[1], 3);
+	assert_int_equal(rig.queue.sessions[1].state, GK_SESSION_UP);
+	rig_end(&rig);
+}
+
+static void an_order_to_abort_cuts_a_live_connection(void **state)
+{
+	struct rig_options options = all_paths[0];
+	struct rig rig;
+
+	(void)state;
+	options.sessions = 2;
+	rig_begin(&rig, &options);
+	submit(&rig, &commands[0]);
+	submit(&rig, &commands[1]);
+	rig_send_all(&rig);
+	gk_mail_order(&rig.queue.mail, true, true);
+	assert_int_equal(rig_result(&rig, commands[0].tag), -EIO);
+	assert_int_equal(rig_result(&rig, commands[1].tag), -EIO);
+	for (unsigned int i = 0; i < 2; i++)
+		rig_wait_dead(&rig, i);
+	assert_int_equal(rig.queue.counters.replays, 0);
+	assert_int_equal(rig.queue.counters.unfenced_replays, 0);
+	rig_end(&rig);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(an_earlier_absence_does_not_shorten_the_wait),
+		cmocka_unit_test(reconnect_timeout_ends_the_wait_until_it_is_back),
+		cmocka_unit_test(a_server_that_keeps_an_answer_back_is_given_up),
+		cmocka_unit_test(silence_is_noticed_without_a_completion),
+		cmocka_unit_test(a_device_that_goes_waits_for_no_connection),
+		cmocka_unit_test(a_device_that_goes_takes_the_answers_that_come),
+		cmocka_unit_test(an_order_to_leave_takes_the_requests_along),
+		cmocka_unit_test(an_order_to_abort_cuts_a_live_connection),
+	};
+
+	return rig_unavailable() ? 77 : cmocka_run_group_tests(tests, NULL, NULL);
+}
