@@ -226,19 +226,23 @@ if [ -n "$count" ]; then acceleration=count; else acceleration=$(pick_accelerati
 exec 9>&-
 
 prepared=1
-# QEMU would truncate a file: it gets pipes.
+# QEMU would truncate a file: it gets pipes. This script holds them open until QEMU is gone: one that fails before
+# it opens them would leave their readers waiting for ever.
 mkfifo "$tmp/output" "$tmp/messages"
-cat "$tmp/output" &
+exec 7<>"$tmp/output" 8<>"$tmp/messages" 5<"$tmp/output" 6<"$tmp/messages"
+cat <&5 5<&- 6<&- 7>&- 8>&- &
 readers=($!)
 if [ -n "$verbose" ]; then
-	tee "$tmp/console" <"$tmp/messages" >&2 &
+	tee "$tmp/console" <&6 >&2 5<&- 6<&- 7>&- 8>&- &
 else
-	cat "$tmp/messages" >"$tmp/console" &
+	cat <&6 >"$tmp/console" 5<&- 6<&- 7>&- 8>&- &
 fi
 readers+=($!)
+exec 5<&- 6<&-
 status=0
-boot "$acceleration" "$tmp/messages" "$tmp/output" "$tmp/status" "$seconds" || status=$?
+boot "$acceleration" "$tmp/messages" "$tmp/output" "$tmp/status" "$seconds" 7>&- 8>&- || status=$?
 qemu_pid=
+exec 7>&- 8>&-
 wait "${readers[@]}"
 
 if [ "$status" = 124 ]; then
