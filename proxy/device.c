@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -410,14 +411,17 @@ static int check_memory(const struct gk_device *device)
 		.threshold_bytes = device->config->zero_copy_threshold_bytes,
 	};
 	uint64_t needed = (uint64_t)gk_queue_bytes(&params) * device->n_queues;
-	uint64_t available = gk_memory_available();
+	char limit[PATH_MAX];
+	uint64_t available = gk_memory_available("", limit, sizeof(limit));
 
 	if (needed <= available)
 		return 0;
 	gk_log(GK_LOG_ERROR,
-	       "%s: its buffers need %" PRIu64 " MiB of memory (queue_depth %u, queues %u), and this "
-	       "host has %" PRIu64 " MiB to spare: lower queue_depth or queues",
-	       device->config->name, needed >> 20, params.depth, device->n_queues, available >> 20);
+	       "%s: its buffers need %" PRIu64 " MiB of memory (queue_depth %u, queues %u), and %s "
+	       "has %" PRIu64 " MiB to spare: lower queue_depth or queues%s",
+	       device->config->name, needed >> 20, params.depth, device->n_queues,
+	       limit[0] ? limit : "this host", available >> 20,
+	       limit[0] ? ", or raise that limit" : "");
 	return -ENOMEM;
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -111,16 +112,151 @@ int gk_memory_populate(void *start, size_t bytes)
 	return 0;
 }
 
-uint64_t gk_memory_available(void)
-{
-	FILE *file = fopen("/proc/meminfo", "re");
-	uint64_t available = UINT64_MAX;
-	char line[128];
-	uint64_t kib;
+/* One of the two kinds of cgroups that can limit memory: where it is, and its files. */
+struct cgroup_kind {
+	const char *mount;
+	const char *limits[2];
+	const char *usage;
+	const char *file_pages[2]; /* of memory.stat; with the cgroups below */
+};
 
+static const struct cgroup_kind cgroup_v1 = {
+	.mount = "/sys/fs/cgroup/memory",
+	.limits = {"memory.limit_in_bytes"},
+	.usage = "memory.usage_in_bytes",
+	.file_pages = {"total_inactive_file", "total_active_file"},
+};
+
+static const struct cgroup_kind cgroup_v2 = {
+	.mount = "/sys/fs/cgroup",
+	/* Whoever is above memory.high is stalled by the kernel, again and again. */
+	.limits = {"memory.max", "memory.high"},
+	.usage = "memory.current",
+	.file_pages = {"inactive_file", "active_file"},
+};
+
+/* False without such a file, or without a number in it ("max"). */
+static bool read_number(const char *folder, const char *name, uint64_t *value)
+{
+	char path[PATH_MAX];
+	FILE *file;
+	bool is_number;
+
+	if (snprintf(path, sizeof(path), "%s/%s", folder, name) >= (int)sizeof(path))
+		return false;
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+	is_number = fscanf(file, "%" SCNu64, value) == 1;
+	fclose(file);
+	return is_number;
+}
+
+/* What the kernel takes back when the cgroup is at its limit. */
+static uint64_t page_cache_of(const char *folder, const struct cgroup_kind *kind)
+{
+	char path[PATH_MAX], line[128], name[64];
+	uint64_t sum = 0, value;
+	FILE *file;
+
+	if (snprintf(path, sizeof(path), "%s/memory.stat", folder) >= (int)sizeof(path))
+		return 0;
+	file = fopen(path, "re");
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "%63s %" SCNu64, name, &value) == 2 &&
+		    (!strcmp(name, kind->file_pages[0]) || !strcmp(name, kind->file_pages[1])))
+			sum += value;
+	if (file)
+		fclose(file);
+	return sum;
+}
+
+static void look_at_cgroup(const char *folder, const struct cgroup_kind *kind, uint64_t *available,
+			   char *limit, size_t limit_size)
+{
+	uint64_t max, used, cache;
+
+	if (!read_number(folder, kind->usage, &used))
+		return;
+	cache = page_cache_of(folder, kind);
+	used -= cache < used ? cache : used;
+	for (size_t i = 0; i < 2 && kind->limits[i]; i++) {
+		if (!read_number(folder, kind->limits[i], &max))
+			continue;
+		max = used < max ? max - used : 0;
+		if (max >= *available)
+			continue;
+		*available = max;
+		snprintf(limit, limit_size, "%s/%s", folder, kind->limits[i]);
+	}
+}
+
+/*
+ * From the process's cgroup up. A container may see its own as the topmost one while its path is
+ * the host's: the folders that are not there are passed over.
+ */
+static void look_at_cgroups(const char *root, const char *path, const struct cgroup_kind *kind,
+			    uint64_t *available, char *limit, size_t limit_size)
+{
+	size_t top = strlen(root) + strlen(kind->mount);
+	char folder[PATH_MAX];
+
+	if (snprintf(folder, sizeof(folder), "%s%s%s", root, kind->mount, path) >=
+	    (int)sizeof(folder))
+		return;
+	for (;;) {
+		look_at_cgroup(folder, kind, available, limit, limit_size);
+		if (strlen(folder) <= top)
+			return;
+		*strrchr(folder, '/') = '\0';
+	}
+}
+
+/* A line of /proc/self/cgroup is ID:CONTROLLERS:PATH; v2's has id 0 and no controllers. */
+static const struct cgroup_kind *parse_cgroup(char *line, char **ret_path)
+{
+	char *controllers = strchr(line, ':');
+	char *path = controllers ? strchr(controllers + 1, ':') : NULL;
+
+	if (!path || path[1] != '/')
+		return NULL;
+	*path++ = '\0';
+	controllers++;
+	path[strcspn(path, "\n")] = '\0';
+	*ret_path = path;
+	if (!*controllers)
+		return &cgroup_v2;
+	for (char *save, *name = strtok_r(controllers, ",", &save); name;
+	     name = strtok_r(NULL, ",", &save))
+		if (!strcmp(name, "memory"))
+			return &cgroup_v1;
+	return NULL;
+}
+
+uint64_t gk_memory_available(const char *root, char *limit, size_t limit_size)
+{
+	uint64_t available = UINT64_MAX;
+	char path[PATH_MAX], line[PATH_MAX + 64];
+	uint64_t kib;
+	FILE *file;
+
+	limit[0] = '\0';
+	snprintf(path, sizeof(path), "%s/proc/meminfo", root);
+	file = fopen(path, "re");
 	while (file && fgets(line, sizeof(line), file))
 		if (sscanf(line, "MemAvailable: %" SCNu64, &kib) == 1)
 			available = kib * 1024;
+	if (file)
+		fclose(file);
+	snprintf(path, sizeof(path), "%s/proc/self/cgroup", root);
+	file = fopen(path, "re");
+	while (file && fgets(line, sizeof(line), file)) {
+		char *cgroup;
+		const struct cgroup_kind *kind = parse_cgroup(line, &cgroup);
+
+		if (kind)
+			look_at_cgroups(root, cgroup, kind, &available, limit, limit_size);
+	}
 	if (file)
 		fclose(file);
 	return available;

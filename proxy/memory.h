@@ -22,7 +22,14 @@ void gk_memory_protect(void);
 /* Makes the pages of a buffer present for writing, locked or not. 0, or -ENOMEM. Any thread. */
 int gk_memory_populate(void *start, size_t bytes);
 
-/* Bytes that this host can still give away without swapping (MemAvailable); UINT64_MAX: unknown. */
-uint64_t gk_memory_available(void);
+/*
+ * Bytes that this process can still take without swapping: what the host has (MemAvailable), or
+ * what the limit of a cgroup leaves, of the process's own or one above it: memory.max and
+ * memory.high (cgroup v2), memory.limit_in_bytes (v1), less what is used and no page cache; mounted
+ * at /sys/fs/cgroup, as systemd and containers do. UINT64_MAX: unknown. root: goes in front of
+ * every path, "" but in tests. limit: gets the path of the file whose limit it is, or "".
+ * Linux: Documentation/admin-guide/cgroup-v2.rst, cgroup-v1/memory.rst.
+ */
+uint64_t gk_memory_available(const char *root, char *limit, size_t limit_size);
 
 #endif

@@ -7,9 +7,13 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <ftw.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "loop.h"
@@ -100,7 +104,100 @@ static void memory_that_is_not_there_is_an_error(void **state)
 	assert_int_equal(gk_memory_populate(buffer, 3 * page), -ENOMEM);
 	munmap(buffer, page);
 	munmap(buffer + 2 * page, page);
-	assert_in_range(gk_memory_available(), 1 << 20, (uint64_t)1 << 50);
+}
+
+/* A file of the fake system, with the folders above it. */
+static void put(const char *root, const char *path, const char *text)
+{
+	char full[PATH_MAX];
+	FILE *file;
+
+	snprintf(full, sizeof(full), "%s%s", root, path);
+	for (char *slash = strchr(full + strlen(root) + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+		*slash = '\0';
+		assert_true(mkdir(full, 0700) == 0 || errno == EEXIST);
+		*slash = '/';
+	}
+	file = fopen(full, "w");
+	assert_non_null(file);
+	assert_true(fputs(text, file) >= 0);
+	assert_int_equal(fclose(file), 0);
+}
+
+/* What a process may take, and who says so. */
+static void assert_room(const char *root, uint64_t mib, const char *limit)
+{
+	char why[PATH_MAX];
+	uint64_t available = gk_memory_available(root, why, sizeof(why));
+
+	assert_int_equal(available, mib << 20);
+	assert_string_equal(limit[0] ? why + strlen(root) : why, limit);
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+	(void)st;
+	(void)type;
+	(void)at;
+	return remove(path);
+}
+
+static void the_tightest_limit_counts(void **state)
+{
+	char root[] = "/tmp/gk-memory-XXXXXX";
+
+	(void)state;
+	assert_non_null(mkdtemp(root));
+	put(root, "/proc/meminfo", "MemTotal: 8388608 kB\nMemAvailable: 1048576 kB\n");
+	assert_room(root, 1024, "");
+
+	/* Version 2: the unit has a limit, and so has the slice above it. */
+	put(root, "/proc/self/cgroup", "0::/a.slice/gkproxy.service\n");
+	assert_room(root, 1024, "");
+	put(root, "/sys/fs/cgroup/a.slice/gkproxy.service/memory.max", "max\n");
+	put(root, "/sys/fs/cgroup/a.slice/gkproxy.service/memory.high", "max\n");
+	put(root, "/sys/fs/cgroup/a.slice/gkproxy.service/memory.current", "104857600\n");
+	assert_room(root, 1024, "");
+	put(root, "/sys/fs/cgroup/a.slice/gkproxy.service/memory.max", "419430400\n");
+	assert_room(root, 300, "/sys/fs/cgroup/a.slice/gkproxy.service/memory.max");
+	put(root, "/sys/fs/cgroup/a.slice/gkproxy.service/memory.stat",
+	    "anon 1\nfile 90000000\nactive_anon 5\ninactive_file 10485760\nactive_file 20971520\n");
+	assert_room(root, 330, "/sys/fs/cgroup/a.slice/gkproxy.service/memory.max");
+	put(root, "/sys/fs/cgroup/a.slice/memory.max", "419430400\n");
+	put(root, "/sys/fs/cgroup/a.slice/memory.current", "314572800\n");
+	assert_room(root, 100, "/sys/fs/cgroup/a.slice/memory.max");
+	put(root, "/sys/fs/cgroup/a.slice/memory.high", "367001600\n");
+	assert_room(root, 50, "/sys/fs/cgroup/a.slice/memory.high");
+	/* The limit was lowered below what is used. */
+	put(root, "/sys/fs/cgroup/a.slice/memory.max", "1048576\n");
+	assert_room(root, 0, "/sys/fs/cgroup/a.slice/memory.max");
+
+	/* Version 1, in a container that has the host's path and only its own cgroup. */
+	put(root, "/proc/self/cgroup",
+	    "12:cpu,cpuacct:/docker/77\n5:memory:/docker/77\n1:name=systemd:/docker/77\n0::/x\n");
+	assert_room(root, 1024, "");
+	put(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n");
+	put(root, "/sys/fs/cgroup/memory/memory.usage_in_bytes", "52428800\n");
+	put(root, "/sys/fs/cgroup/memory/memory.stat",
+	    "inactive_file 1\nactive_file 1\ntotal_inactive_file 20971520\ntotal_active_file 0\n");
+	assert_room(root, 1024, "");
+	put(root, "/sys/fs/cgroup/memory/memory.limit_in_bytes", "134217728\n");
+	assert_room(root, 98, "/sys/fs/cgroup/memory/memory.limit_in_bytes");
+
+	/* The host has less than any limit leaves; what cannot be understood limits nothing. */
+	put(root, "/proc/meminfo", "MemAvailable: 2048 kB\n");
+	assert_room(root, 2, "");
+	put(root, "/proc/self/cgroup", "\n5\n5:memory\n5:memory:\n0::nonsense\n::\n");
+	assert_room(root, 2, "");
+	assert_int_equal(nftw(root, remove_one, 8, FTW_DEPTH | FTW_PHYS), 0);
+}
+
+static void this_host_has_memory_to_spare(void **state)
+{
+	char why[PATH_MAX];
+
+	(void)state;
+	assert_in_range(gk_memory_available("", why, sizeof(why)), 1 << 20, (uint64_t)1 << 50);
 }
 
 /* The formula of README.md, "Memory". */
@@ -133,6 +230,8 @@ int main(void)
 		cmocka_unit_test(a_queue_is_in_memory_from_the_start),
 		cmocka_unit_test(populating_changes_no_byte),
 		cmocka_unit_test(memory_that_is_not_there_is_an_error),
+		cmocka_unit_test(the_tightest_limit_counts),
+		cmocka_unit_test(this_host_has_memory_to_spare),
 		cmocka_unit_test(bytes_follow_depth_path_and_connections),
 	};
 
