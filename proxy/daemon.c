@@ -252,13 +252,19 @@ static int set_up(struct gk_daemon *daemon, struct gk_metrics **ret_metrics)
 	if (r < 0)
 		return r;
 	r = gk_control_new(daemon->listen_fd, gk_requests_handle, daemon, &daemon->control);
-	if (!r && config->metrics[0])
+	if (!r)
+		r = gk_devices_init(&daemon->devices, &daemon->probe, daemon->state_dir);
+	if (r) {
+		gk_log(GK_LOG_ERROR, "cannot start: %s", gk_strerror(r));
+		return r;
+	}
+	if (config->metrics[0])
 		r = gk_metrics_start(config->metrics, metrics_text, daemon, ret_metrics);
 	if (r)
 		return r;
 	(void)gk_privilege_drop();
 	gk_probe_run(&daemon->probe);
-	return gk_devices_init(&daemon->devices, &daemon->probe, daemon->state_dir);
+	return 0;
 }
 
 int gk_daemon_run(struct gk_config *config)
