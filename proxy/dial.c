@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "dial_tls.h"
+#include "log.h"
 #include "negotiate.h"
 #include "resolve.h"
 
@@ -211,6 +212,13 @@ static const char *advice(const struct gk_dial_call *d, int error)
 			       ? "does this kernel have vsock (modprobe vsock_loopback, "
 				 "vmw_vsock_virtio_transport or vhost_vsock)?"
 			       : "does this kernel have this address family?";
+	case -EMFILE:
+		return "raise LimitNOFILE (ulimit -n)";
+	case -ENFILE:
+		return "raise sysctl fs.file-max";
+	case -ENOMEM:
+	case -ENOBUFS:
+		return "this host, or a limit of its cgroup, is short of memory";
 	default:
 		return "check the address in the URI";
 	}
@@ -278,7 +286,7 @@ static int resolve(const struct gk_dial_call *d, struct gk_resolve_list *list)
 		else
 			snprintf(reason, sizeof(reason), "%s",
 				 r == -ECANCELED ? "given up, because it was told to"
-						 : strerror(-r));
+						 : gk_strerror(r));
 		gk_resolve_drop(lookup);
 	}
 	return r < 0 ? gk_dial_call_fail(d, r, "%s", reason) : 0;
@@ -391,7 +399,7 @@ static void start_sisters(const struct gk_dial_call *d, const struct gk_dialled 
 		s[i].started = r == 0;
 		if (r < 0) {
 			s[i].result =
-				gk_dial_call_fail(&s[i].dial, r, "cannot start a thread: %s", strerror(-r));
+				gk_dial_call_fail(&s[i].dial, r, "cannot start a thread: %s", gk_strerror(r));
 			eventfd_write(d->stop_fd, 1);
 		}
 	}

@@ -10,6 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "log.h"
 #include "nbd_handshake.h"
 #include "tls_stream.h"
 
@@ -29,7 +30,7 @@ static int stalled(const struct talk *t, int error)
 	if (error == -ECANCELED)
 		return gk_dial_call_fail(d, error, "given up, because it was told to");
 	if (error != -ETIMEDOUT)
-		return gk_dial_call_fail(d, error, "%s", strerror(-error));
+		return gk_dial_call_fail(d, error, "%s", gk_strerror(error));
 	return gk_dial_call_fail(d, error,
 		    "the server took the connection but did not send %s within %g s "
 		    "(connect_timeout): is it an NBD server, and is it alive?",
@@ -292,7 +293,7 @@ int gk_negotiate(const struct gk_dial_call *call, struct gk_dialled *dialled)
 	} else if (r == 0) {
 		r = set_blocking(t.fd);
 		if (r < 0)
-			gk_dial_call_fail(call, r, "%s", strerror(-r));
+			gk_dial_call_fail(call, r, "%s", gk_strerror(r));
 	}
 	if (r == 0) {
 		dialled->facts = t.h->facts;

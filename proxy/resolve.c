@@ -16,6 +16,8 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "log.h"
+
 struct gk_resolve {
 	atomic_int owners; /* the caller and the thread; the last one frees */
 	int done_fd;	   /* eventfd, readable when the thread has left the fields below alone */
@@ -178,7 +180,7 @@ int gk_resolve_start(const struct gk_nbd_uri *uri, char *why, size_t why_size,
 		return 0;
 	r = look_up_elsewhere(uri, ret_lookup);
 	if (r < 0)
-		snprintf(why, why_size, "cannot start to look up the host name: %s", strerror(-r));
+		snprintf(why, why_size, "cannot start to look up the host name: %s", gk_strerror(r));
 	return r;
 }
 
@@ -202,7 +204,7 @@ int gk_resolve_finish(struct gk_resolve *lookup, char *why, size_t why_size,
 			 "the host name \"%.100s\" does not resolve (%s): check it, or the name "
 			 "server",
 			 lookup->host,
-			 lookup->gai_error == EAI_SYSTEM ? strerror(lookup->sys_error)
+			 lookup->gai_error == EAI_SYSTEM ? gk_strerror(lookup->sys_error)
 							 : gai_strerror(lookup->gai_error));
 		return -EHOSTUNREACH;
 	}
