@@ -138,7 +138,39 @@ static int hex_digit(char c)
 	return at ? (int)(at - digits) : -1;
 }
 
-/* Replaces *ret_text, which is on the heap, with span decoded. what: the part's name in why. */
+/* How many bytes the character at text takes in UTF-8; 0: it is none, or not in its shortest form. */
+static size_t utf8_bytes(const unsigned char *text)
+{
+	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+	size_t n = *text < 0x80 ? 1 : *text >> 5 == 6 ? 2 : *text >> 4 == 14 ? 3 : *text >> 3 == 30 ? 4 : 0;
+	uint32_t c = n > 1 ? *text & (0x7fU >> n) : *text;
+
+	for (size_t i = 1; i < n; i++) {
+		/* The NUL at the end is none of these. */
+		if (text[i] >> 6 != 2)
+			return 0;
+		c = c << 6 | (text[i] & 0x3f);
+	}
+	return n && c >= least[n] && c <= 0x10ffff && c >> 11 != 0x1b ? n : 0;
+}
+
+static bool is_utf8(const char *text)
+{
+	const unsigned char *at = (const unsigned char *)text;
+	size_t n;
+
+	for (; *at; at += n) {
+		n = utf8_bytes(at);
+		if (!n)
+			return false;
+	}
+	return true;
+}
+
+/*
+ * Replaces *ret_text, which is on the heap, with span decoded. what: the part's name in why. What
+ * is not UTF-8 is refused: NBD's names are, and so is the JSON in which others are told of them.
+ */
 static int decode(struct span span, const char *what, struct reason *why, char **ret_text)
 {
 	char *text = malloc(span.n + 1), *to = text;
@@ -163,6 +195,10 @@ static int decode(struct span span, const char *what, struct reason *why, char *
 		i += 2;
 	}
 	*to = '\0';
+	if (!is_utf8(text)) {
+		free(text);
+		return refuse(why, "%s: expected UTF-8", what);
+	}
 	free(*ret_text);
 	*ret_text = text;
 	return 0;
@@ -198,7 +234,7 @@ static int check_characters(const char *text, struct reason *why)
 		if (*c == '#')
 			return refuse(why, "a # is written %%23");
 	}
-	return 0;
+	return is_utf8(text) ? 0 : refuse(why, "expected UTF-8");
 }
 
 static int split_authority(struct span authority, struct reason *why, struct parts *parts)

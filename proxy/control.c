@@ -60,22 +60,32 @@ json_t *gk_control_ok(json_t *result)
 			 result);
 }
 
+json_t *gk_control_text(const char *text)
+{
+	json_t *exact = json_string(text);
+	json_t *ascii;
+	char *copy;
+
+	if (exact)
+		return exact;
+	copy = strdup(text);
+	for (char *c = copy; c && *c; c++)
+		*c = *c & 0x80 ? '?' : *c;
+	ascii = copy ? json_string(copy) : NULL;
+	free(copy);
+	return ascii;
+}
+
 json_t *gk_control_error(const char *code, const char *format, ...)
 {
 	char message[4096];
 	va_list args;
-	json_t *text;
 
 	va_start(args, format);
 	vsnprintf(message, sizeof(message), format, args);
 	va_end(args);
-	/* A text that was cut in the middle of a character, or came from elsewhere. */
-	text = json_string(message);
-	for (char *c = message; !text && *c; c++)
-		*c = *c & 0x80 ? '?' : *c;
-	json_decref(text);
-	return json_pack("{s:i, s:b, s:{s:s, s:s}}", "protocol", GK_CONTROL_PROTOCOL, "ok", 0,
-			 "error", "code", code, "message", message);
+	return json_pack("{s:i, s:b, s:{s:s, s:o}}", "protocol", GK_CONTROL_PROTOCOL, "ok", 0,
+			 "error", "code", code, "message", gk_control_text(message));
 }
 
 /* Whether another daemon answers there; a socket left behind by one that was killed is removed. */

@@ -29,6 +29,12 @@ struct gk_control;
  */
 typedef json_t *gk_control_handler(void *arg, uint64_t ticket, const json_t *request);
 
+/*
+ * A text that may come from anywhere: as it is when it is UTF-8, else (cut in the middle of a
+ * character, say) with a ? for each byte beyond ASCII. A new reference, or NULL: no memory.
+ */
+json_t *gk_control_text(const char *text);
+
 /* An answer: around a result, whose reference it takes; or around an error. NULL: no memory. */
 json_t *gk_control_ok(json_t *result);
 json_t *gk_control_error(const char *code, const char *format, ...)

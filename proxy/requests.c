@@ -240,8 +240,9 @@ static void detach_done(void *arg, uint64_t ticket, struct gk_step *steps, size_
 	if (steps->result)
 		answer = step_error(steps, "cannot detach");
 	else
-		answer = gk_control_ok(json_pack("{s:s, s:b, s:s}", "name", steps->name,
-						 "cancelled", 0, "warning", steps->why));
+		answer = gk_control_ok(json_pack("{s:s, s:b, s:o}", "name", steps->name,
+						 "cancelled", 0, "warning",
+						 gk_control_text(steps->why)));
 	gk_control_answer(daemon->control, ticket, answer);
 }
 
@@ -434,8 +435,8 @@ static void report_unchanged(struct gk_daemon *daemon, const struct gk_step *ste
 		}
 		gk_log(GK_LOG_WARNING, "reload: %s is left as it is: %s; detach it and reload to "
 		       "change it", entry->config->name, why);
-		json_array_append_new(changed, json_pack("{s:s, s:s}", "name", entry->config->name,
-							 "difference", why));
+		json_array_append_new(changed, json_pack("{s:s, s:o}", "name", entry->config->name,
+							 "difference", gk_control_text(why)));
 	}
 }
 
@@ -452,9 +453,10 @@ static void reload_done(void *arg, uint64_t ticket, struct gk_step *steps, size_
 	for (size_t i = 0; i < n_steps; i++) {
 		if (steps[i].result)
 			json_array_append_new(
-				failed, json_pack("{s:s, s:s}", "name", steps[i].name, "error",
-						  steps[i].why[0] ? steps[i].why
-								  : gk_strerror(steps[i].result)));
+				failed, json_pack("{s:s, s:o}", "name", steps[i].name, "error",
+						  gk_control_text(steps[i].why[0]
+									  ? steps[i].why
+									  : gk_strerror(steps[i].result))));
 		else
 			json_array_append_new(steps[i].attach ? attached : detached,
 					      json_string(steps[i].name));

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* Any text as an NBD URI. */
 #include <errno.h>
+#include <jansson.h>
 #include <string.h>
 
 #include "fuzz.h"
@@ -15,7 +16,11 @@ static void check_uri(const struct gk_nbd_uri *uri)
 	size_t total = 0;
 
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
-		CHECK(texts[i]);
+		json_t *json = texts[i] ? json_string(texts[i]) : NULL;
+
+		/* The status tells of it, so it is UTF-8. */
+		CHECK(json);
+		json_decref(json);
 		total += strlen(texts[i]);
 	}
 	CHECK(total < 65536);

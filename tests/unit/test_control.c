@@ -456,6 +456,30 @@ static void idle_clients_give_way_to_new_ones(void **state)
 	close(waiting);
 }
 
+/* Of a process or a server, say; or of ours, when it was cut. */
+static void text_that_is_not_utf8_is_told_all_the_same(void **state)
+{
+	static const struct {
+		const char *text, *told;
+	} texts[] = {
+		{"", ""}, {"plain", "plain"}, {"\xc3\xa4", "\xc3\xa4"}, {"a\xff", "a?"},
+		{"cut \xc3", "cut ?"}, {"\xc3\xa4 \xe4", "?? ?"},
+	};
+	json_t *answer = gk_control_error("failed", "because of %s", "\xe4");
+	const char *message;
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		json_t *told = gk_control_text(texts[i].text);
+
+		assert_string_equal(json_string_value(told), texts[i].told);
+		json_decref(told);
+	}
+	assert_int_equal(json_unpack(answer, "{s:{s:s}}", "error", "message", &message), 0);
+	assert_string_equal(message, "because of ?");
+	json_decref(answer);
+}
+
 /* Random bytes with line ends among them: an answer to each line, and nothing worse. */
 static void noise_is_answered_line_by_line(void **state)
 {
@@ -502,6 +526,7 @@ int main(void)
 		TEST(an_answer_to_somebody_gone_goes_to_nobody_else),
 		TEST(a_crowd_is_served),
 		TEST(idle_clients_give_way_to_new_ones),
+		TEST(text_that_is_not_utf8_is_told_all_the_same),
 		TEST(noise_is_answered_line_by_line),
 	};
 
