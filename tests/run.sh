@@ -187,6 +187,7 @@ e2e_on() {
 			*) [ -z "$name" ] || printf '%s\n' "$line" >>"$log" ;;
 			esac
 		done < <("$top/tests/vm/run.sh" -k "$kernel" -t "$limit" -p "$GK_BUILD/tests/ktls_records" \
+			-p "$GK_BUILD/tests/evil_device" -p "$GK_BUILD/tests/stale_writes" \
 			bash tests/e2e/guest.sh "${left[@]}" 2>"$output" </dev/null)
 		if [ -n "$name" ]; then
 			cat "$output" >>"$log"

@@ -1,6 +1,6 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# Segments are lost, late and out of order; then a server that is held to a rate.
+# Segments are lost, late, out of order and duplicated; then a server that is held to a rate.
 . "$(dirname "$0")/../lib/own-network.sh"
 . "$(dirname "$0")/../lib/functions.sh"
 
@@ -14,6 +14,27 @@ fio_verify lossy --size=4m
 same "$(status '.devices[0].counters.errors')" 0 errors
 tc -s qdisc show dev lo | tee "$dir/tc" | sed -n 's/^ Sent/   sent/p'
 awk '/dropped/ { sub(/.*dropped /, ""); exit $1 + 0 == 0 }' "$dir/tc" || fail "no packet was lost"
+same_bytes "$device" "$dir/disk"
+
+step "segments out of order, twice, and one in twenty lost"
+# tcp NAME: a counter of this network's TCP.
+tcp() { awk -v name="$1" '$1 == "TcpExt:" { if (!n) { for (i = 1; i <= NF; i++) if ($i == name) n = i } else print $n }' /proc/net/netstat; }
+for fault in "TCPOFOQueue reorder 25% 50%" "TCPDSACKOldSent duplicate 5%" "- loss 5%"; do
+	read -r name how <<<"$fault"
+	# shellcheck disable=SC2086
+	tc qdisc replace dev lo root netem delay 1ms limit 100000 $how
+	before=$(tcp "$name")
+	fio_verify "${how%% *}" --size=1m
+	tc -s qdisc show dev lo >"$dir/tc"
+	if [ "${how%% *}" = loss ]; then
+		count=$(awk '/dropped/ { sub(/.*dropped /, ""); print $1 + 0 }' "$dir/tc")
+	else
+		count=$(($(tcp "$name") - before))
+	fi
+	echo "   ${how%% *}: $count segments"
+	[ "$count" -gt 0 ] || fail "no segment met with this: ${how%% *}"
+done
+same "$(status '.devices[0].counters.errors')" 0 errors
 same_bytes "$device" "$dir/disk"
 stop_gkproxy
 stop_server

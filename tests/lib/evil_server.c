@@ -271,9 +271,8 @@ static bool readable(int fd)
 	return poll(&pfd, 1, 0) == 1;
 }
 
-static void *serve(void *arg)
+void evil_server_serve(struct evil_server *server)
 {
-	struct evil_server *server = arg;
 	struct run run = {.server = server, .world = server->world};
 	enum evil evil = EVIL_NONE;
 	bool go_on = true;
@@ -291,6 +290,11 @@ static void *serve(void *arg)
 			;
 	apply_some(&run);
 	close(server->fd);
+}
+
+static void *serve(void *arg)
+{
+	evil_server_serve(arg);
 	return NULL;
 }
 

@@ -61,6 +61,9 @@ struct evil_server {
 
 void evil_world_init(struct evil_world *world, uint8_t *disk, size_t size);
 
+/* Serves on this thread, until the client has gone or the server has had enough. */
+void evil_server_serve(struct evil_server *server);
+
 /* Serves on a thread of its own, until the client has gone or the server has had enough. */
 void evil_server_start(struct evil_server *server);
 void evil_server_join(struct evil_server *server);

@@ -19,7 +19,7 @@
 
 #include "nbd_wire.h"
 
-#define MAX_CONNECTIONS 64
+#define MAX_CONNECTIONS 256
 
 struct connection {
 	struct gk_handshake_server *server;
@@ -99,9 +99,16 @@ static bool say_facts(struct connection *c, uint32_t option)
 {
 	const struct gk_handshake_server_script *script = &c->server->script;
 	bool odd = script->odd_one && c->number == (unsigned int)script->odd_one;
-	unsigned char out[96];
+	unsigned char out[128];
 	size_t n = 0;
 
+	if (script->max_payload) {
+		n += put_header(out + n, option, NBD_REP_INFO, 14);
+		n += put(out + n, NBD_INFO_BLOCK_SIZE, 2);
+		n += put(out + n, 512, 4);
+		n += put(out + n, 4096, 4);
+		n += put(out + n, script->max_payload, 4);
+	}
 	n += put_header(out + n, option, NBD_REP_INFO, 12);
 	n += put(out + n, NBD_INFO_EXPORT, 2);
 	n += put(out + n, odd ? script->odd_size_bytes : script->size_bytes, 8);
@@ -148,7 +155,11 @@ static bool serve_option(struct connection *c)
 	case NBD_OPT_GO:
 		if (manner_of(c) == GK_HANDSHAKE_SERVER_STALLS)
 			return true;
-		return say_facts(c, option);
+		if (!say_facts(c, option))
+			return false;
+		if (c->server->script.transmit)
+			c->server->script.transmit(c->server->script.arg, c->number, c->fd);
+		return !c->server->script.transmit;
 	case NBD_OPT_INFO:
 		return say_facts(c, option);
 	default:
@@ -189,6 +200,9 @@ static void converse(struct connection *c)
 			break;
 		while (serve_option(c))
 			;
+		/* How a connection ends is then up to what came last. */
+		if (c->server->script.transmit)
+			return;
 	}
 	/* To the client's end, whatever it still says. */
 	while (recv(c->fd, flags, sizeof(flags), 0) > 0)

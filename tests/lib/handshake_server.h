@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A scripted NBD server that only negotiates, on loopback TCP or a Unix socket: one thread accepts,
- * one thread serves each connection. For tests of the dialler.
+ * A scripted NBD server that negotiates, on loopback TCP or a Unix socket: one thread accepts, one
+ * thread serves each connection. For tests of the dialler, and of servers that have a disk besides.
  */
 #ifndef GK_HANDSHAKE_SERVER_H
 #define GK_HANDSHAKE_SERVER_H
@@ -31,6 +31,10 @@ struct gk_handshake_server_script {
 				  are there at the same time; 0: at once */
 	unsigned int silent_after; /* bytes of a connection, at which it says no more; 0: goes on */
 	int accepted_fd;       /* an eventfd to write to at each accept; -1: none */
+	uint32_t max_payload;  /* told to the client; 0: not */
+	/* What follows NBD_OPT_GO, on the connection's own thread; the fd stays ours. NULL: nothing. */
+	void (*transmit)(void *arg, unsigned int number, int fd);
+	void *arg;
 };
 
 struct gk_handshake_server;
