@@ -120,6 +120,7 @@ native() {
 		! build "$build" || run_ctest "$build" "${select[@]}"
 	done
 	[ "$1" = wire ] || run_step "promtool finds the metrics right" "$top/tests/promtool.sh" "$builds/gcc" || true
+	[ "$1" = wire ] || run_step "valgrind finds nothing wrong" "$top/tests/valgrind.sh" "$builds/gcc" || true
 	[ "$1" = unit ] || ! build tsan || run_ctest tsan -R '^test_wire_|^test_daemon$'
 }
 
