@@ -36,6 +36,7 @@ struct model {
 };
 
 static unsigned int running_seed;
+static uint64_t total_replays;
 
 static unsigned int pick(struct model *m, unsigned int n)
 {
@@ -156,7 +157,8 @@ static void check_deaths(const struct model *m)
 	/* The last ones may be on their way when the last request ends. */
 	assert_in_range(deaths + m->rig.options.sessions, fatal, UINT32_MAX);
 	assert_true(deaths <= fatal + m->rig.queue.counters.timeouts);
-	assert_true(deaths == 0 || m->rig.queue.counters.replays > 0);
+	/* Not in each seed: a connection may die when nothing is in flight on it. */
+	total_replays += m->rig.queue.counters.replays;
 	assert_true(m->failed <= m->world.done[EVIL_ERROR] + m->world.done[EVIL_GAP] +
 					 m->world.done[EVIL_ERROR_DATA]);
 	assert_int_equal(m->rig.queue.counters.unfenced_replays, 0);
@@ -224,10 +226,11 @@ static void no_evil_costs_a_byte(void **state)
 	print_message("%u seeds; evil by kind:", n);
 	for (unsigned int e = 1; e < EVILS; e++)
 		print_message(" %u", done[e]);
-	print_message("\n");
+	print_message("; %llu replays\n", (unsigned long long)total_replays);
 	/* Each of them has been seen at least once. */
 	for (unsigned int e = 1; e < EVILS && n >= 50; e++)
 		assert_int_not_equal(done[e], 0);
+	assert_true(total_replays > 0);
 }
 
 static int tell_seed(void **state)
