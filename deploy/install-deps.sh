@@ -12,7 +12,7 @@ packages=(
 )
 [ "${1:-}" = build ] || packages+=(
 	# to build the tests
-	clang libclang-rt-dev llvm git libcmocka-dev valgrind libc6-dbg
+	clang libclang-rt-dev llvm git libcmocka-dev valgrind
 	# servers and tools of the tests and of the demo
 	nbdkit nbd-client nbd-server qemu-utils libnbd-bin fio jq openssl
 	e2fsprogs xfsprogs fdisk mount util-linux iproute2 kmod "busybox|busybox-static" procps
