@@ -5,10 +5,15 @@
  * per request. While many small requests are in flight, the thread rather sleeps a little longer
  * and takes what has come by then together.
  *
- * A fixed time is wrong: a fast server runs dry in it. So it follows what a turn brought: when a
- * quarter of the requests in flight end in one turn it shrinks, below an eighth it grows. As the
- * requests that end during a time are to those in flight what it is to a request's latency, this
- * keeps it at an eighth to a quarter of the latency, and at GK_COALESCE_MAX_US in any case.
+ * A fixed time is wrong: a fast server runs dry in it. So it follows what a turn brought: it grows
+ * while less than a quarter of the requests in flight end in one, and shrinks from half of them on.
+ * As the requests that end during a time are to those in flight what it is to a request's latency,
+ * this keeps it at a quarter to half of the latency. Where a dozen ended that is more than they gain
+ * by it: then it is a sixth to a third. It is GK_COALESCE_MAX_US in any case at most.
+ *
+ * Where several come together by themselves, as when client and server share a CPU, waiting would
+ * only cost. So every now and then a few turns do without, and it is those that decide whether the
+ * next ones wait.
  *
  * Pure; each queue has one, for its thread.
  */
@@ -18,14 +23,17 @@
 #include <stdbool.h>
 
 #define GK_COALESCE_DEPTH  16  /* requests in flight from which on waiting can pay */
-#define GK_COALESCE_CQES   8   /* completions that end the waiting early */
-#define GK_COALESCE_MAX_US 100
+#define GK_COALESCE_CQES   16  /* completions that end the waiting early */
+#define GK_COALESCE_MAX_US 200
 
 /* Zeroed: does not wait yet. */
 struct gk_coalesce {
 	unsigned int window_us; /* 0, or 5 to GK_COALESCE_MAX_US */
-	unsigned int in_flight; /* when the turn began */
+	unsigned int in_flight; /* when the turn began; 0: with a large one */
 	bool in_vain;           /* the last wait ended with nothing */
+	bool waits;             /* else it finds out whether to */
+	unsigned int turns;     /* since that changed */
+	unsigned int ended;     /* requests, in those turns */
 };
 
 /*

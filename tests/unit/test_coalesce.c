@@ -20,6 +20,12 @@ static unsigned int turns(struct gk_coalesce *coalesce, unsigned int n, unsigned
 	return window;
 }
 
+/* One that waits already. */
+static struct gk_coalesce waiting(unsigned int window_us)
+{
+	return (struct gk_coalesce){.window_us = window_us, .waits = true};
+}
+
 static void a_small_depth_is_never_made_to_wait(void **state)
 {
 	(void)state;
@@ -46,28 +52,79 @@ static void one_reply_at_a_time_makes_the_window_grow_to_its_limit(void **state)
 	assert_int_equal(last, GK_COALESCE_MAX_US);
 }
 
-static void a_fast_server_is_not_waited_for(void **state)
+static void where_several_end_in_a_turn_anyway_it_does_not_begin(void **state)
 {
 	struct gk_coalesce coalesce = {0};
 
 	(void)state;
-	assert_int_equal(turns(&coalesce, 100, 64, 1), GK_COALESCE_MAX_US);
-	assert_int_equal(turns(&coalesce, 7, 64, 17), 0);
-	assert_int_equal(turns(&coalesce, 100, 64, 64), 0);
+	for (unsigned int i = 0; i < 10000; i++)
+		assert_int_equal(turns(&coalesce, 1, 128, i % 3 ? 1 : 5), 0);
+	/* One each in two turns of three, and two in the third. */
+	for (unsigned int i = 0; i < 40; i++)
+		(void)turns(&coalesce, 1, 128, i % 3 ? 1 : 2);
+	assert_true(coalesce.waits);
 }
 
-static void between_an_eighth_and_a_quarter_it_stays(void **state)
+/* Without waiting a turn ends one request, and later four: that is found out. */
+static void whether_it_pays_is_tried_again_and_again(void **state)
 {
-	(void)state;
-	for (unsigned int ended = 8; ended <= 16; ended++) {
-		struct gk_coalesce coalesce = {.window_us = 40};
+	struct gk_coalesce coalesce = {0};
+	unsigned int waited = 0;
 
-		assert_int_equal(turns(&coalesce, 100, 64, ended), 40);
+	(void)state;
+	for (unsigned int i = 0; i < 100000; i++) {
+		unsigned int window = gk_coalesce_begin(&coalesce, 64, false);
+
+		waited += window > 0;
+		gk_coalesce_end(&coalesce, window ? 14 : 1, false);
+	}
+	/* All but 16 turns of 1040. */
+	assert_in_range(waited, 98000, 99000);
+	waited = 0;
+	for (unsigned int i = 0; i < 100000; i++) {
+		unsigned int window = gk_coalesce_begin(&coalesce, 64, false);
+
+		waited += window > 0;
+		gk_coalesce_end(&coalesce, window ? 14 : 4, false);
+	}
+	assert_in_range(waited, 0, 1024);
+}
+
+static void a_fast_server_is_not_waited_for(void **state)
+{
+	struct gk_coalesce coalesce = waiting(GK_COALESCE_MAX_US);
+
+	(void)state;
+	assert_int_equal(turns(&coalesce, 7, 64, 22), 0);
+	assert_int_equal(turns(&coalesce, 3000, 64, 64), 0);
+}
+
+static void between_its_limits_it_stays(void **state)
+{
+	/* In flight, and the fewest and the most that may end in a turn. */
+	static const unsigned int limits[][3] = {
+		{16, 4, 8}, {32, 8, 12}, {48, 12, 16}, {64, 12, 21}, {128, 22, 42}, {600, 100, 200},
+	};
+
+	(void)state;
+	for (size_t i = 0; i < sizeof(limits) / sizeof(limits[0]); i++) {
+		const unsigned int *limit = limits[i];
+
+		for (unsigned int ended = 1; ended <= limit[0]; ended++) {
+			struct gk_coalesce coalesce = waiting(40);
+			unsigned int window;
+
+			(void)turns(&coalesce, 1, limit[0], ended);
+			window = coalesce.window_us;
+			assert_int_equal(window, ended < limit[1]   ? 45
+						 : ended > limit[2] ? 20
+								    : 40);
+		}
 	}
 }
 
 /* A server with this many replies in a millisecond: where the window comes to rest. */
-static void it_settles_below_a_quarter_of_the_latency(void **state)
+static void it_settles_below_half_of_the_latency(void **state)
 {
 	(void)state;
 	for (unsigned int rate = 20; rate <= 2000; rate += 20) {
@@ -80,7 +137,7 @@ static void it_settles_below_a_quarter_of_the_latency(void **state)
 				window = gk_coalesce_begin(&coalesce, depth, false);
 				gk_coalesce_end(&coalesce, window ? window * rate / 1000 : 1, false);
 				/* One step above, for the turn that finds out. */
-				assert_true(window <= latency_us / 4 + 1000 / rate + 5);
+				assert_true(window <= latency_us / 2 + 1000 / rate + 5);
 			}
 		}
 	}
@@ -88,33 +145,33 @@ static void it_settles_below_a_quarter_of_the_latency(void **state)
 
 static void a_large_payload_is_not_made_to_wait(void **state)
 {
-	struct gk_coalesce coalesce = {0};
+	struct gk_coalesce coalesce = waiting(50);
 
 	(void)state;
-	assert_true(turns(&coalesce, 10, 64, 1) > 0);
 	assert_int_equal(gk_coalesce_begin(&coalesce, 64, true), 0);
 	gk_coalesce_end(&coalesce, 1, false);
-	/* And it begins anew when the large one has gone. */
-	assert_int_equal(gk_coalesce_begin(&coalesce, 64, false), 5);
+	/* When it has gone it is found out anew. */
+	assert_int_equal(turns(&coalesce, 16, 64, 1), 0);
+	assert_int_equal(turns(&coalesce, 1, 64, 1), 50);
 }
 
 static void an_idle_server_is_not_polled(void **state)
 {
-	struct gk_coalesce coalesce = {.window_us = 50};
+	struct gk_coalesce coalesce = waiting(50);
 
 	(void)state;
 	assert_int_equal(gk_coalesce_begin(&coalesce, 64, false), 50);
 	gk_coalesce_end(&coalesce, 0, true);
 	/* Without limit, until something comes; the window is kept for then. */
 	assert_int_equal(gk_coalesce_begin(&coalesce, 64, false), 0);
-	gk_coalesce_end(&coalesce, 10, false);
+	gk_coalesce_end(&coalesce, 15, false);
 	assert_int_equal(gk_coalesce_begin(&coalesce, 64, false), 50);
 }
 
 /* New requests and ends of sends are turns, too: they say nothing about the server. */
 static void turns_in_which_nothing_ends_change_nothing(void **state)
 {
-	struct gk_coalesce coalesce = {.window_us = 50};
+	struct gk_coalesce coalesce = waiting(50);
 
 	(void)state;
 	assert_int_equal(turns(&coalesce, 100, 64, 0), 50);
@@ -125,9 +182,11 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_small_depth_is_never_made_to_wait),
 		cmocka_unit_test(one_reply_at_a_time_makes_the_window_grow_to_its_limit),
+		cmocka_unit_test(where_several_end_in_a_turn_anyway_it_does_not_begin),
+		cmocka_unit_test(whether_it_pays_is_tried_again_and_again),
 		cmocka_unit_test(a_fast_server_is_not_waited_for),
-		cmocka_unit_test(between_an_eighth_and_a_quarter_it_stays),
-		cmocka_unit_test(it_settles_below_a_quarter_of_the_latency),
+		cmocka_unit_test(between_its_limits_it_stays),
+		cmocka_unit_test(it_settles_below_half_of_the_latency),
 		cmocka_unit_test(a_large_payload_is_not_made_to_wait),
 		cmocka_unit_test(an_idle_server_is_not_polled),
 		cmocka_unit_test(turns_in_which_nothing_ends_change_nothing),

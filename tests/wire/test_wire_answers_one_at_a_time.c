@@ -6,6 +6,7 @@
 #include "wire_rig.h"
 
 #define DEPTH 64
+#define TRIAL 17 /* answers after which it knows that they come one by one */
 
 /* So many small READs in flight, their headers taken by the server. */
 static void begin(struct rig *rig, unsigned int n, struct fake_request *ret_requests)
@@ -26,28 +27,33 @@ static void answer(struct rig *rig, const struct fake_request *request)
 static void many_requests_in_flight_are_taken_together(void **state)
 {
 	struct fake_request requests[DEPTH];
-	uint64_t ended = 0;
+	uint64_t waits = 0;
 	struct rig rig;
+	uint16_t t;
 
 	(void)state;
 	begin(&rig, DEPTH, requests);
-	/* Alone, each wakes the loop; from the second on it waits a moment for more. */
-	for (unsigned int i = 0; i < 8; i++) {
+	/* Each wakes the loop for itself, until it waits a moment for more, ... */
+	for (t = 0; t < TRIAL; t++) {
+		answer(&rig, &requests[t]);
+		assert_int_equal(rig_result(&rig, t), 512);
+	}
+	/* ... and from then on it does each time. */
+	for (; t < TRIAL + 8; t++) {
 		uint64_t before = rig.queue.counters.coalesced_loops;
 
-		answer(&rig, &requests[i]);
-		assert_int_equal(rig_result(&rig, (uint16_t)i), 512);
-		if (i)
-			assert_true(rig.queue.counters.coalesced_loops > before);
+		answer(&rig, &requests[t]);
+		assert_int_equal(rig_result(&rig, t), 512);
+		assert_true(rig.queue.counters.coalesced_loops > before);
 	}
 	/* Nobody else is there who could answer: a whole moment passes in vain, and no second one. */
-	ended = rig.queue.counters.coalesced_loops;
+	waits = rig.queue.counters.coalesced_loops;
 	rig_turn(&rig);
-	assert_int_equal(rig.queue.counters.coalesced_loops, ended + 1);
-	answer(&rig, &requests[8]);
+	assert_int_equal(rig.queue.counters.coalesced_loops, waits + 1);
+	answer(&rig, &requests[t]);
 	rig_turn(&rig);
-	assert_int_equal(rig.queue.counters.coalesced_loops, ended + 1);
-	assert_int_equal(rig.front.slots[8].result, 512);
+	assert_int_equal(rig.queue.counters.coalesced_loops, waits + 1);
+	assert_int_equal(rig.front.slots[t].result, 512);
 	rig_end(&rig);
 }
 
@@ -83,7 +89,7 @@ static void none_beside_a_large_payload(void **state)
 		large = rig_request(&rig, 0, DEPTH - 1, types[i], 0, GK_LARGE_BYTES);
 		if (types[i] == NBD_CMD_WRITE)
 			assert_true(fake_take_bytes(rig.peer[0], payload, sizeof(payload)));
-		for (t = 0; t < 16; t++) {
+		for (t = 0; t < TRIAL; t++) {
 			answer(&rig, &requests[t]);
 			assert_int_equal(rig_result(&rig, t), 512);
 		}
@@ -91,7 +97,7 @@ static void none_beside_a_large_payload(void **state)
 		answer(&rig, &large);
 		assert_int_equal(rig_result(&rig, DEPTH - 1), GK_LARGE_BYTES);
 		/* It is gone, and the others are still many. */
-		for (; t < 20; t++) {
+		for (; t < 2 * TRIAL + 1; t++) {
 			answer(&rig, &requests[t]);
 			assert_int_equal(rig_result(&rig, t), 512);
 		}
