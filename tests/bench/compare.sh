@@ -18,7 +18,7 @@ usage() {
 	               registered on mainline, not at all on stock, and elsewhere as what gkproxy chooses
 	  --quick      one round of short runs of a few jobs: shows that all works, measures little
 	  --rounds N   default 3
-	  --seconds S  of each run, default 2, besides 0.3 to warm up
+	  --seconds S  of each run, default 1, besides 0.3 to warm up
 	  --jobs REGEX only these
 	  --icount     counts instructions instead, in a machine whose clock is the number of instructions: for
 	               each MB those of the subject, of fio, of the server
@@ -41,11 +41,11 @@ die() {
 bench_dir=$(dirname "$(realpath "$0")")
 top=$(realpath "$bench_dir/../..")
 command="tests/bench/compare.sh $*"
-kernel=stock rounds=3 seconds=2 jobs=. icount='' sizes='' tls='' json=''
+kernel=stock rounds=3 seconds=1 jobs=. icount='' sizes='' tls='' json=''
 while [ $# -gt 0 ]; do
 	case $1 in
 	-k) kernel=${2:?} && shift ;;
-	--quick) rounds=1 seconds=1 jobs='^(4k-rand(read|write)-qd(1|32)|128k-read-qd8|512k-(read|write)-qd8)$' ;;
+	--quick) rounds=1 jobs='^(4k-rand(read|write)-qd(1|32)|128k-read-qd8|512k-(read|write)-qd8)$' ;;
 	--rounds) rounds=${2:?} && shift ;;
 	--seconds) seconds=${2:?} && shift ;;
 	--jobs) jobs=${2:?} && shift ;;
@@ -76,10 +76,11 @@ if [ -n "$icount" ]; then
 	rounds=0
 	options+=(-i)
 else
-	options+=(-c 2)
+	options+=(-c 2 -b)
 fi
 "$top/deploy/install-deps.sh" bench
-options+=(-p strace)
+"${CC:-cc}" -O2 -o "$tmp/cpu_ns" "$bench_dir/cpu_ns.c"
+options+=(-p strace -p "$tmp/cpu_ns")
 # 15 jobs, 6 subjects, and as much again for starting and taking stock.
 options+=(-t $((1800 + (rounds + 1) * 15 * 6 * (seconds + 8) * 2)))
 
@@ -87,7 +88,7 @@ export GK_BENCH_ROUNDS=$rounds GK_BENCH_SECONDS=$seconds GK_BENCH_JOBS=$jobs GK_
 	GK_BENCH_TLS=$tls
 "$top/tests/vm/run.sh" "${options[@]}" 'bash tests/bench/guest.sh' </dev/null 2>&1 |
 	tee >(grep --line-buffered -v '^@@ ' >&2) >"$tmp/output" || die "the virtual machine failed"
-sed -n 's/^@@ //p' "$tmp/output" >"$tmp/all"
+sed -n 's/^@@ //p' "$tmp/output" | jq -c -f "$bench_dir/measurement.jq" >"$tmp/all"
 release=$(jq -rs 'map(.release // empty)[0]' "$tmp/all")
 jq -e 'select(.job)' "$tmp/all" >/dev/null || die "no job is called like '$jobs'"
 
@@ -111,7 +112,8 @@ total_cpu_us_per_io=total-us/io cpu_over_twin=CPU/copy syscalls_per_io=calls/io 
 	note="Medians of $rounds round(s). ratio: throughput over nbdko-1's in the same round; at depth 1, its median
 latency over ours. CPU: user and system time of gkproxy's process; for nbd.ko that of the kernel's workers, which
 leaves out what it sends within the process that submits. total: fio, the subject and the kernel's workers.
-CPU/copy: over that of data path copy with as many queues, in the same round. enters: turns of the queue loops."
+CPU/copy: over that of data path copy with as many queues, in the same round. calls, enters: system calls and
+turns of the queue loops, in a run of their own."
 fi
 [ -z "$json" ] || cp "$tmp/report" "$json"
 jq -r --arg columns "$columns" -f "$bench_dir/table.jq" "$tmp/report"

@@ -15,7 +15,6 @@
 export LC_ALL=C
 
 export_mib=256
-ticks_per_s=100 # USER_HZ
 
 # ---- jobs: NAME RW BYTES DEPTH ----
 
@@ -134,34 +133,6 @@ settings_of() {
 
 # ---- what the kernel counts ----
 
-# ticks_of PID: sets ticks to its user and system time, all threads together.
-ticks_of() {
-	local line
-
-	read -r line <"/proc/$1/stat"
-	# shellcheck disable=SC2086  # fields; the name, which may have blanks, is cut off
-	set -- ${line##*) }
-	ticks=$((${12} + ${13}))
-}
-
-# kernel_ticks: sets ticks to the time of all kernel threads that work for a block device or a socket.
-# nbd.ko receives in a worker of its queue nbdN-recv.
-kernel_ticks() {
-	local stat line sum=0
-
-	for stat in /proc/[0-9]*/stat; do
-		{ read -r line <"$stat"; } 2>/dev/null || continue
-		case $line in
-		*'(kworker/'* | *'(ksoftirqd/'*) ;;
-		*) continue ;;
-		esac
-		# shellcheck disable=SC2086
-		set -- ${line##*) }
-		sum=$((sum + ${12} + ${13}))
-	done
-	ticks=$sum
-}
-
 # sectors_of DEVICE: sets sectors to those read and written.
 sectors_of() {
 	local read_ written
@@ -170,32 +141,10 @@ sectors_of() {
 	sectors=$((read_ + written))
 }
 
-# ns_of PID: sets ns to the run time of its threads.
-ns_of() {
-	local task run
-
-	ns=0
-	for task in "/proc/$1/task"/*/schedstat; do
-		# A worker of the kernel may have ended meanwhile.
-		{ read -r run _ <"$task"; } 2>/dev/null || continue
-		ns=$((ns + run))
-	done
-}
-
-# kernel_ns: as kernel_ticks, in nanoseconds.
-kernel_ns() {
-	local dir name sum=0
-
-	for dir in /proc/[0-9]*; do
-		{ read -r name <"$dir/comm"; } 2>/dev/null || continue
-		case $name in
-		kworker/* | ksoftirqd/*)
-			ns_of "${dir#/proc/}"
-			sum=$((sum + ns))
-			;;
-		esac
-	done
-	ns=$sum
+# cpu_times: sets cpu to the run times so far, in ns, of gkproxy, the kernel's threads and the server; with run.sh
+# -i a nanosecond is an instruction.
+cpu_times() {
+	read -ra cpu < <(cpu_ns "$gkproxy_pid" kernel "$server_pid")
 }
 
 # ---- one run ----
@@ -212,41 +161,22 @@ run_fio() {
 	fio "${args[@]}" "$@" 2>"$dir/fio.err" || fail "fio: $(cat "$dir/fio.err")"
 }
 
-# measure ROUND JOB SUBJECT RW BYTES DEPTH. What the subject is charged with: gkproxy's process; for nbd.ko
-# the kernel's workers, which is not all: it sends in the process that submits. total_cpu_us_per_io has
-# this too: fio's process, the subject and the kernel's workers, for all subjects alike.
+# measure ROUND JOB SUBJECT RW BYTES DEPTH. jq takes longer to start here than all the rest: compare.sh makes of
+# it what measurement.jq says.
 measure() {
-	local device=${device_of[$3]} sectors ticks args before_sectors before_daemon before_kernel daemon
-	local before_loops=0 n_loops=0 loops='[.devices[].counters.loops] | add'
+	local device=${device_of[$3]} sectors args cpu before_sectors before_cpu
 
 	fio_args "$device" "$4" "$5" "$6"
-	[[ $3 = nbdko* ]] || before_loops=$(status "$loops")
 	sectors_of "$device"
 	before_sectors=$sectors
-	ticks_of "$gkproxy_pid"
-	before_daemon=$ticks
-	kernel_ticks
-	before_kernel=$ticks
+	cpu_times
+	before_cpu=("${cpu[@]}")
 	run_fio --time_based --runtime="$GK_BENCH_SECONDS" --ramp_time=300ms
-	ticks_of "$gkproxy_pid"
-	daemon=$((ticks - before_daemon))
-	kernel_ticks
+	cpu_times
 	sectors_of "$device"
-	[[ $3 = nbdko* ]] || n_loops=$(($(status "$loops") - before_loops))
-	jq -c --argjson round "$1" --arg job "$2" --arg subject "$3" --argjson tick_us $((1000000 / ticks_per_s)) \
-		--argjson daemon "$daemon" --argjson kernel $((ticks - before_kernel)) \
-		--argjson loops "$n_loops" \
-		--argjson bs "$5" --argjson n $(((sectors - before_sectors) * 512 / $5)) '.jobs[0]
-		| ((.usr_cpu + .sys_cpu) * .job_runtime * 10 / .mixed.total_ios) as $fio_us
-		| .mixed | {round: $round, job: $job, subject: $subject,
-			iops: (.io_bytes * 1000 / .runtime / $bs), mbps: (.io_bytes / 1000 / .runtime),
-			p50_us: (.lat_ns.percentile["50.000000"] / 1000),
-			p99_us: (.lat_ns.percentile["99.000000"] / 1000),
-			cpu_us_per_io: ((if $subject | startswith("nbdko") then $kernel else $daemon end)
-				* $tick_us / $n),
-			enters_per_io: (if $subject | startswith("nbdko") then null else $loops / $n end),
-			total_cpu_us_per_io: ($fio_us + ($daemon + $kernel) * $tick_us / $n)}' \
-		"$dir/fio.json" | sed 's/^/@@ /'
+	printf '@@ {"round":%s,"job":"%s","subject":"%s","bytes":%s,"n":%s,"daemon_ns":%s,"kernel_ns":%s,"fio":%s}\n' \
+		"$1" "$2" "$3" "$5" $(((sectors - before_sectors) * 512 / $5)) $((cpu[0] - before_cpu[0])) \
+		$((cpu[1] - before_cpu[1])) "$(tr -d ' \n' <"$dir/fio.json")"
 }
 
 # ---- system calls ----
@@ -265,17 +195,23 @@ trace_daemon() {
 	echo "$trigger_text" >"$trigger"
 }
 
+# loops_of_all: prints the turns of all queue loops so far, each of them an io_uring_enter.
+loops_of_all() {
+	gkproxy status --json | tr ',{' '\n' | awk -F: '$1 ~ /"loops"/ { n += $2 } END { print n + 0 }'
+}
+
 count_calls() {
-	local job=$1 subject=$2 device=${device_of[$2]} sectors args strace_pid='' before calls n how
+	local job=$1 subject=$2 device=${device_of[$2]} sectors args strace_pid='' before calls loops n how
 	shift 2
 
 	fio_args "$device" "$@"
 	sectors_of "$device"
 	before=$sectors
+	loops=$(loops_of_all)
 	if [ -e "$tracing/events/raw_syscalls/sys_enter/hist" ]; then
 		how=kernel
 		trace_daemon
-		run_fio --time_based --runtime=1
+		run_fio --time_based --runtime=500ms
 		calls=$(awk '/hitcount:/ { n += $NF } END { print n + 0 }' "${trigger%trigger}hist")
 		echo "!$trigger_text" >"$trigger"
 	else
@@ -283,15 +219,20 @@ count_calls() {
 		strace -qq -c -U calls,name -f -p "$gkproxy_pid" -o "$dir/strace" &
 		strace_pid=$!
 		wait_for 30 "strace holds the daemon" traced
-		run_fio --time_based --runtime=1
+		run_fio --time_based --runtime=500ms
 		kill -INT "$strace_pid"
 		wait "$strace_pid" || true
 		calls=$(awk '$2 == "total" { print $1 }' "$dir/strace")
 	fi
+	loops=$(($(loops_of_all) - loops))
 	sectors_of "$device"
 	n=$(((sectors - before) * 512 / $2))
-	jq -nc --arg job "$job" --arg subject "$subject" --argjson calls "$calls" --argjson n "$n" --arg how "$how" \
-		'{job: $job, subject: $subject, once: {syscalls_per_io: ($calls / $n)}, how: $how}' | sed 's/^/@@ /'
+	printf '@@ {"job":"%s","subject":"%s","how":"%s","once":{"syscalls_per_io":%s,"enters_per_io":%s}}\n' "$job" "$subject" \
+		"$how" "$(quotient "$calls" "$n")" "$(quotient "$loops" "$n")"
+}
+
+quotient() {
+	awk -v a="$1" -v b="$2" 'BEGIN { printf "%.6g", a / b }'
 }
 
 traced() {
@@ -303,24 +244,15 @@ traced() {
 # instructions_of SUBJECT RW BYTES DEPTH MIB: sets counts to instructions of subject, fio, server. With run.sh
 # -i a nanosecond of run time is one. fio moves so many MiB.
 instructions_of() {
-	local ns args daemon kernel server seconds TIMEFORMAT='%3U %3S'
+	local args cpu before seconds TIMEFORMAT='%3U %3S'
 	local size=$5
 
 	fio_args "${device_of[$1]}" "$2" "$3" "$4"
-	ns_of "$gkproxy_pid"
-	daemon=$ns
-	kernel_ns
-	kernel=$ns
-	ns_of "$server_pid"
-	server=$ns
+	cpu_times
+	before=("${cpu[@]}")
 	seconds=$({ time run_fio --io_size="${size}M" --size="${export_mib}M"; } 2>&1)
-	ns_of "$server_pid"
-	server=$((ns - server))
-	ns_of "$gkproxy_pid"
-	daemon=$((ns - daemon))
-	kernel_ns
-	kernel=$((ns - kernel))
-	counts="$daemon $kernel $server $seconds"
+	cpu_times
+	counts="$((cpu[0] - before[0])) $((cpu[1] - before[1])) $((cpu[2] - before[2])) $seconds"
 }
 
 # A long run less a short one: what starting costs cancels out.

@@ -33,14 +33,21 @@ def table($columns):
                            fields: ["total_instructions_per_mb", "instructions_per_mb"]})),
     "", "Instructions per MB; total: fio, subject and the kernel's workers. " + .note
   elif $subjects | index("nbdko-1") then
-    table([{heading: "nbd.ko 1: MB/s, p50 us", subjects: ["nbdko-1"], fields: ["mbps", "p50_us"]}]
-          + ($subjects | map(select(. != "nbdko-1") | {heading: ., subjects: [.], fields: ["ratio", "total_cpu_ratio"]}))
-          + [{heading: "daemon's CPU over copy's: 1, 2", fields: ["cpu_over_twin"],
-              subjects: ($ours | map(select(contains("copy") | not)))}
-             | select(.subjects != [])]
-          + [{heading: "enters/io", subjects: ($ours | map(select(endswith("-1")))), fields: ["enters_per_io"]}]),
+    ([{heading: "daemon's CPU over copy's: \($ours | map(.[-1:]) | unique | join(", "))", fields: ["cpu_over_twin"],
+       subjects: ($ours | map(select(test("group|registered"))))}
+      | select(.subjects != [])]) as $twins
+    | table([{heading: "nbd.ko 1: MB/s, p50 us, p99 us", subjects: ["nbdko-1"], fields: ["mbps", "p50_us", "p99_us"]}]
+            + ($subjects | map(select(. != "nbdko-1") | {heading: ., subjects: [.], fields: ["ratio", "total_cpu_ratio"]}))
+            + $twins),
     "",
-    "Medians of \(.rounds) rounds of \(.seconds) s. First throughput over that of nbd.ko with one connection in the same round (at depth 1 its median latency over ours), then CPU of fio, subject and kernel workers per request over nbd.ko's. enters: \($ours | map(select(endswith("-1"))) | join(", "))."
+    "Medians of \(.rounds) rounds of \(.seconds) s. First throughput over that of nbd.ko with one connection in the same round (at depth 1 its median latency over ours), then CPU of fio, subject and kernel workers per request over nbd.ko's.",
+    "",
+    table($ours | map({heading: "\(.): MB/s, p50 us, p99 us, daemon's CPU us/io\(if endswith("-1") then ", calls/io, enters/io" else "" end)",
+                       subjects: [.],
+                       fields: (["mbps", "p50_us", "p99_us", "cpu_us_per_io"]
+                                + if endswith("-1") then ["syscalls_per_io", "enters_per_io"] else [] end)})),
+    "",
+    "calls, enters: of gkproxy's process, in a run of their own; \(.note)."
   else
     table([{heading: "libnbd: MB/s, CPU us/io, calls/io", subjects: ["libnbd-fio-1"],
             fields: ["mbps", "cpu_us_per_io", "syscalls_per_io"]},

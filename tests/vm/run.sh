@@ -7,7 +7,7 @@ shopt -s inherit_errexit
 usage() {
 	cat <<-'END'
 	usage: tests/vm/run.sh [-k KERNEL] [-c CPUS] [-m MIB] [-t SECONDS] [-f SRC[:DEST]]...
-	                       [-p PROGRAM]... [-d IMAGE] [-i] [-v] COMMAND...
+	                       [-p PROGRAM]... [-d IMAGE] [-b | -i] [-v] COMMAND...
 
 	Boots a virtual machine, runs COMMAND (a shell command, as with ssh) in it as root in /gk, prints its
 	output and exits with its status.
@@ -26,6 +26,8 @@ usage() {
 	  -d IMAGE      a raw disk image as /dev/vda, which keeps what is written. An executable /gk/.pid1 (-f)
 	                takes the place of init once the disk is there: it has /dev/ttyS1 for what it prints, must
 	                write COMMAND's exit status to /dev/ttyS2 and reset the machine
+	  -b            for benchmarks: software emulation does without the string instructions that it runs byte by
+	                byte (ERMS), so that a copy is not many times as dear as on any real processor
 	  -i            counts instructions: one CPU, whose clock advances by a nanosecond with each of them and
 	                passes over idle time, so that a CPU time in the guest is a number of instructions; without
 	                the string instructions that count every byte they copy as one. Slow
@@ -48,9 +50,9 @@ vm_cache=${XDG_CACHE_HOME:-$HOME/.cache}/gkproxy
 # shellcheck source=tests/vm/kernel.sh
 . "$vm_dir/kernel.sh"
 
-kernel=stock cpus=2 memory=2048 seconds=600 verbose= count= disk=()
+kernel=stock cpus=2 memory=2048 seconds=600 verbose= count= bench= disk=()
 files=() programs=()
-while getopts 'k:c:m:t:f:p:d:ivh' option; do
+while getopts 'k:c:m:t:f:p:d:bivh' option; do
 	case $option in
 	k) kernel=$OPTARG ;;
 	c) cpus=$OPTARG ;;
@@ -59,6 +61,7 @@ while getopts 'k:c:m:t:f:p:d:ivh' option; do
 	f) files+=("$OPTARG") ;;
 	p) programs+=("$OPTARG") ;;
 	d) disk=(-drive "file=$OPTARG,format=raw,if=virtio,cache=unsafe") ;;
+	b) bench=1 ;;
 	i) count=1 ;;
 	v) verbose=7 ;;
 	h) usage; exit 0 ;;
@@ -165,6 +168,7 @@ quick_boot='cryptomgr.notests mitigations=off nokaslr no_timer_check apparmor=0 
 boot() {
 	local machine=(-accel "$1" -cpu max -smp "$cpus")
 
+	[ -z "$bench" ] || [ "$1" = kvm ] || machine=(-accel "$1" -cpu max,-erms -smp "$cpus")
 	[ "$1" != count ] || machine=(-accel tcg,thread=single -icount shift=0,sleep=off -cpu max,-erms -smp 1)
 	timeout -k 5 "$5" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
 		-machine q35 "${machine[@]}" -m "$memory" -nic none \
