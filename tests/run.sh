@@ -189,7 +189,7 @@ e2e_on() {
 			esac
 		done < <("$top/tests/vm/run.sh" -k "$kernel" -t "$limit" -p "$GK_BUILD/tests/ktls_records" \
 			-p "$GK_BUILD/tests/evil_device" -p "$GK_BUILD/tests/stale_writes" \
-			bash tests/e2e/guest.sh "${left[@]}" 2>"$output" </dev/null)
+			-p "$GK_BUILD/tests/control_crowd" bash tests/e2e/guest.sh "${left[@]}" 2>"$output" </dev/null)
 		if [ -n "$name" ]; then
 			cat "$output" >>"$log"
 			echo "failed $name $((SECONDS - begun)) $log"

@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
-# A server that comes back with less than there was is not used: requests wait, or end after
-# reconnect_timeout; with the old size all is well again.
+# A server that comes back with less than there was, or read-only, is not used: requests wait, or end after
+# reconnect_timeout; with what there was all is well again.
 . "$(dirname "$0")/../lib/functions.sh"
 . "$(dirname "$0")/../lib/survive.sh"
 
@@ -26,6 +26,20 @@ dd_pid=$!
 come_back 64M
 wait "$dd_pid" || fail "the read failed"
 is_up || wait_for 30 "all connections are back" is_up
+
+step "nor one that became read-only"
+stop_server KILL
+nbdkit_unix -r file "$dir/disk"
+became_read_only() { grep -q 'became read-only: not reconnected' "$log"; }
+wait_for 30 "it is refused" became_read_only
+dd if=/dev/urandom of="$dir/data" bs=4k count=1 status=none
+dd if="$dir/data" of="$device" bs=4k seek=7 oflag=direct status=none &
+dd_pid=$!
+wait_for 30 "a write waits" in_flight
+stop_server KILL
+nbdkit_unix file "$dir/disk"
+wait "$dd_pid" || fail "the write failed"
+cmp "$dir/data" <(dd if="$dir/disk" bs=4k skip=7 count=1 status=none) || fail "the write is not there"
 happened reconnects "$(counter reconnects)"
 same "$(counter errors)" 0 errors
 stop_gkproxy
