@@ -22,8 +22,9 @@ usage() {
 	  --jobs REGEX only these
 	  --icount     counts instructions instead, in a machine whose clock is the number of instructions: for
 	               each MB those of the subject, of fio, of the server
-	  --sizes      other jobs: 4K to 256K at random, depth 8, all of them without a copy on the zero copy
-	               paths, to find out from which size on that pays (zero_copy_threshold)
+	  --sizes      other jobs, 4K to 256K at random, depth 8, to find out from which size on zero copy pays
+	               (zero_copy_threshold): data path copy, the zero copy path with every request sent and
+	               received in place, and the same path with every request staged
 	  --tls        all subjects over TLS, one queue each: nbdko is nbd-client's TLS, which passes through a
 	               process of its own (whose CPU time is not among the numbers); gkproxy-user TLS in user space,
 	               the others the kernel's TLS

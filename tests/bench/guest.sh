@@ -6,8 +6,8 @@
 #   GK_BENCH_ROUNDS   0: none, counts instead the instructions of one run (in a guest of run.sh -i)
 #   GK_BENCH_SECONDS  of each run
 #   GK_BENCH_JOBS     regular expression
-#   GK_BENCH_SIZES    not empty: other jobs, of sizes around zero_copy_threshold, all of them without a copy where
-#                     the data path can
+#   GK_BENCH_SIZES    not empty: other jobs and subjects, to choose zero_copy_threshold by: sizes around it, each
+#                     without a copy where the data path can, and on the same data path through staging
 #   GK_BENCH_TLS      not empty: everything over TLS
 #   GK_BENCH_ZC       data path for the zero copy subjects: group, registered; auto: what there is
 # shellcheck source=tests/lib/functions.sh
@@ -27,7 +27,7 @@ for size in 64 128 512 1024; do
 done
 jobs+=("4k-randrw70-qd32 randrw 4096 32")
 
-threshold=32K
+threshold='' # what gkproxy chooses
 if [ -n "${GK_BENCH_SIZES:-}" ]; then
 	jobs=() threshold=0
 	for size in 4 8 16 32 64 128 256; do
@@ -78,7 +78,7 @@ start_subjects_over_tls() {
 }
 
 start_subjects() {
-	local path paths=(copy) id=0 n
+	local path paths=(copy) kinds=(1 2) id=0 n
 
 	nbdkit_tcp memory "${export_mib}M"
 	for n in 1 2; do
@@ -87,13 +87,18 @@ start_subjects() {
 		wait_for 30 "nbd$n has its size" has_size "nbd$n"
 	done
 	[ -z "$GK_BENCH_ZC" ] || paths+=("$GK_BENCH_ZC")
+	[ -z "${GK_BENCH_SIZES:-}" ] || kinds=(1 staged)
 	{
 		echo "devices = ("
 		for path in "${paths[@]}"; do
-			for n in 1 2; do
+			for n in "${kinds[@]}"; do
 				[ "$id" = 0 ] || echo ,
 				echo "{ name = \"$path-$n\"; id = $id; remote = \"$uri\"; data_path = \"$path\";"
-				echo "  queues = $n; connections = $n; zero_copy_threshold = \"$threshold\"; }"
+				if [ "$n" = staged ]; then
+					echo "  queues = 1; connections = 1; zero_copy_threshold = \"32M\"; }"
+				else
+					echo "  queues = $n; connections = $n; ${threshold:+zero_copy_threshold = \"$threshold\";} }"
+				fi
 				id=$((id + 1))
 			done
 		done
@@ -102,16 +107,18 @@ start_subjects() {
 	start_conf
 	while read -r path n id; do
 		# What auto became; copy a second time is no subject.
-		[ "$path" = copy ] && [ "$id" -gt 1 ] || device_of[gkproxy-$path-$n]=ublkb$id
-	done < <(status '.devices[] | "\(.data_path) \(.queues) \(.path | ltrimstr("/dev/ublkb"))"')
+		[ "$path" = copy ] && [ "$id" -gt 1 ] || device_of[gkproxy-$path-${n##*-}]=ublkb$id
+	done < <(status '.devices[] | "\(.data_path) \(.name) \(.path | ltrimstr("/dev/ublkb"))"')
 	subjects=()
-	for n in 1 2; do
+	for n in "${kinds[@]}"; do
 		# With one CPU there is nothing to learn from two queues.
-		[ "$n" = 1 ] || [ "$GK_BENCH_ROUNDS" != 0 ] || continue
+		[ "$n" != 2 ] || [ "$GK_BENCH_ROUNDS" != 0 ] || continue
 		for path in nbdko gkproxy-copy gkproxy-group gkproxy-registered; do
 			[ -z "${device_of[$path-$n]:-}" ] || subjects+=("$path-$n")
 		done
 	done
+	# On data path copy there is no threshold.
+	[ -z "${GK_BENCH_SIZES:-}" ] || mapfile -t subjects < <(printf '%s\n' "${subjects[@]}" | grep -vx -e 'nbdko-1' -e 'gkproxy-copy-staged')
 	for path in "${subjects[@]}"; do
 		[ ! -e "/sys/block/${device_of[$path]}/queue/scheduler" ] ||
 			echo none >"/sys/block/${device_of[$path]}/queue/scheduler"
