@@ -23,6 +23,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -362,6 +363,22 @@ static void what_is_not_there_is_said_with_advice(void **state)
 	assert_says("cannot read tls.psk_file");
 }
 
+/* A core file, or a debugger of the same user, would have the keys. */
+static void whoever_reads_keys_leaves_no_core_file(void **state)
+{
+	(void)state;
+	assert_int_equal(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0), 0);
+	use_uri("nbd+unix:///vol0?socket=%s/none", directory);
+	assert_int_equal(fails(10), -ENOENT);
+	assert_int_equal(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), 1);
+	use_uri("nbds+unix:///vol0?socket=%s/none&tls-psk-file=%s/none", directory, directory);
+	assert_int_equal(fails(10), -ENOENT);
+	assert_says("cannot read tls.psk_file");
+	assert_int_equal(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), 0);
+	/* For the sanitizers. */
+	assert_int_equal(prctl(PR_SET_DUMPABLE, 1, 0, 0, 0), 0);
+}
+
 static void each_bad_manner_of_a_server_has_its_sentence(void **state)
 {
 	static const struct {
@@ -605,6 +622,7 @@ int main(void)
 		TEST(a_server_that_trickles_is_understood),
 		TEST(a_probe_gets_the_list_and_no_socket),
 		TEST(what_is_not_there_is_said_with_advice),
+		TEST(whoever_reads_keys_leaves_no_core_file),
 		TEST(each_bad_manner_of_a_server_has_its_sentence),
 		TEST(a_server_may_stall_at_any_byte),
 		TEST(a_dial_without_a_limit_can_be_cancelled),
