@@ -279,6 +279,11 @@ static void decrypt(struct gk_session *session, size_t len)
 		else
 			to = staging_room(session);
 		n = gk_tls_read(tls, to.iov_base, to.iov_len);
+		/* OpenSSL would follow, but not the kernel, which sends. */
+		if (tls->rekeyed && !session->tls->sends) {
+			gk_session_fail(session, -EAGAIN, GK_TLS_REKEYED);
+			return;
+		}
 		if (n == -EAGAIN)
 			return;
 		if (n == 0) {

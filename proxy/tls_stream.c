@@ -106,8 +106,7 @@ static int handshake_messages(const uint8_t *bytes, size_t len, const char **ret
 		size_t n = 4 + ((size_t)bytes[1] << 16 | (size_t)bytes[2] << 8 | bytes[3]);
 
 		if (bytes[0] == HANDSHAKE_KEY_UPDATE) {
-			*ret_why = "the server changes its keys (KeyUpdate), which a connection in "
-				   "the kernel cannot follow: a new one will";
+			*ret_why = GK_TLS_REKEYED;
 			return -EAGAIN;
 		}
 		if (bytes[0] != HANDSHAKE_NEW_SESSION_TICKET || n > len)

@@ -44,6 +44,14 @@ void gk_tls_stream_free(struct gk_tls_stream *stream);
  */
 int gk_tls_stream_encrypt(struct gk_tls_stream *stream, const struct iovec *iov, size_t n);
 
+/*
+ * The server has taken new keys (KeyUpdate), and a direction that the kernel does cannot follow: its
+ * keys are forgotten, and kernels before 6.14 take no others. Text for gk_session_fail().
+ */
+#define GK_TLS_REKEYED                                                                             \
+	"the server changes its keys (KeyUpdate), which a connection in the kernel cannot follow: " \
+	"a new one will"
+
 /* "ktls-both", "ktls-send", "user" or "off". */
 const char *gk_tls_stream_mode(const char *version, unsigned int ktls);
 

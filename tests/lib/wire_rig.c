@@ -81,7 +81,7 @@ void rig_end(struct rig *rig)
 /* TLS over our end of a connection; the server's end gives way to one behind TLS. */
 static void secure(struct rig *rig, unsigned int session, int fd, struct gk_session_facts *facts)
 {
-	unsigned int both = GK_TLS_SEND | GK_TLS_RECV;
+	unsigned int wanted = rig->options.ktls_send ? GK_TLS_SEND : GK_TLS_SEND | GK_TLS_RECV;
 	struct gk_tls *tls;
 
 	rig->tls[session] = tls_peer_new(rig->peer[session], getenv("GK_RIG_TLS"));
@@ -90,11 +90,13 @@ static void secure(struct rig *rig, unsigned int session, int fd, struct gk_sess
 	facts->tls_version = gk_tls_version(tls);
 	facts->tls_cipher = gk_tls_cipher(tls);
 	if (rig->options.ktls) {
-		facts->ktls = gk_tls_offload(tls, fd, both);
-		assert_int_equal(facts->ktls, both);
+		facts->ktls = gk_tls_offload(tls, fd, wanted);
+		assert_int_equal(facts->ktls, wanted);
+	}
+	if (facts->ktls & GK_TLS_RECV) {
 		gk_tls_free(tls);
 	} else {
-		facts->tls = gk_tls_stream_new(tls, 0);
+		facts->tls = gk_tls_stream_new(tls, facts->ktls);
 		assert_non_null(facts->tls);
 	}
 }

@@ -36,6 +36,7 @@ struct rig_options {
 	bool force_fua;
 	bool tls;                       /* through TLS in user space; so with $GK_RIG_TLS (1.2, 1.3) */
 	bool ktls;                      /* ... by the kernel, over TCP */
+	bool ktls_send;                 /* with ktls: by the kernel in this direction only */
 };
 
 struct rig {
