@@ -15,7 +15,7 @@ packages=(
 	clang libclang-rt-dev llvm git libcmocka-dev valgrind
 	# servers and tools of the tests and of the demo
 	nbdkit nbd-client nbd-server qemu-utils libnbd-bin fio jq openssl
-	e2fsprogs xfsprogs fdisk mount util-linux iproute2 kmod "busybox|busybox-static" procps
+	e2fsprogs xfsprogs fdisk mount util-linux iproute2 kmod tcpdump "busybox|busybox-static" procps
 	# checks of what stands in deploy/
 	systemd udev mandoc debootstrap buildah crun
 	# the virtual machine

@@ -10,7 +10,7 @@ guest_programs=(
 	mkfs.ext4 e2fsck resize2fs mkfs.xfs xfs_repair xfs_io
 	blkdiscard blockdev sfdisk partx wipefs lsblk fallocate setpriv mount umount losetup
 	dd cmp stat truncate sha256sum mktemp seq date cp tail sort od
-	modprobe insmod rmmod tc ss ip
+	modprobe insmod rmmod tc ss ip tcpdump
 )
 
 # Links of the nbdkit package to programs that would bloat the image (icu, curl, ssh) stay out.
