@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The ring has room for one chain only, where the loop would have room for all: it is full again and
- * again, of what is to be submitted and of what has completed, and no request gets lost.
+ * The ring has room for one chain only, where the loop would have room for all: it is full again
+ * and again, of what is to be submitted and of what has completed, and no request gets lost.
  */
 #include "disk_model.h"
 #include "session.h"
@@ -42,7 +42,8 @@ int __wrap_io_uring_submit_and_wait(struct io_uring *ring, unsigned int wait_nr)
 	return r;
 }
 
-/* Rounds until the ring has been full often; what completes is only more than its room with chains. */
+/* Rounds until the ring has been full often; what completes is only more than its room with chains.
+ */
 static void serve(const struct gk_path *path)
 {
 	struct rig_options options = {
