@@ -13,6 +13,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "log.h"
+
 /* sysfs nests the folders of partitions in that of their disk. */
 bool gk_holders_is_on_device(const char *dev, int dev_id)
 {
@@ -55,6 +57,17 @@ void gk_holders_unescape(char *path)
 	*to = '\0';
 }
 
+/* After something was not opened: whether it is we who cannot, who then know nothing about users. */
+static bool is_in_doubt(char *what, size_t size)
+{
+	int error = errno;
+
+	if (error != EMFILE && error != ENFILE && error != ENOMEM)
+		return false;
+	snprintf(what, size, "perhaps in use, which cannot be found out (%s)", gk_strerror(error));
+	return true;
+}
+
 static bool is_mounted(int dev_id, char *what, size_t size)
 {
 	FILE *mounts = fopen("/proc/self/mountinfo", "re");
@@ -75,8 +88,9 @@ static bool is_mounted(int dev_id, char *what, size_t size)
 		free(where);
 	}
 	free(line);
-	if (mounts)
-		fclose(mounts);
+	if (!mounts)
+		return is_in_doubt(what, size);
+	fclose(mounts);
 	return found;
 }
 
@@ -101,8 +115,9 @@ static bool is_swap(int dev_id, char *what, size_t size)
 	if (found)
 		snprintf(what, size, "in use as swap");
 	free(line);
-	if (swaps)
-		fclose(swaps);
+	if (!swaps)
+		return is_in_doubt(what, size);
+	fclose(swaps);
 	return found;
 }
 
@@ -122,8 +137,9 @@ static bool has_driver_on_top(int dev_id, char *what, size_t size)
 		snprintf(what, size, "used by /dev/%.64s", entry->d_name);
 		found = true;
 	}
-	if (dir)
-		closedir(dir);
+	if (!dir)
+		return is_in_doubt(what, size);
+	closedir(dir);
 	return found;
 }
 
@@ -157,8 +173,9 @@ static bool process_has_it(const char *pid, int dev_id, char *what, size_t size)
 		path[n > 0 ? n : 0] = '\0';
 		found = is_node_name(path, dev_id);
 	}
-	if (dir)
-		closedir(dir);
+	if (!dir)
+		return is_in_doubt(what, size);
+	closedir(dir);
 	if (!found)
 		return false;
 	snprintf(path, sizeof(path), "/proc/%.16s/comm", pid);
@@ -180,8 +197,9 @@ static bool is_open(int dev_id, char *what, size_t size)
 	while (!found && proc && (entry = readdir(proc)))
 		found = isdigit((unsigned char)entry->d_name[0]) &&
 			process_has_it(entry->d_name, dev_id, what, size);
-	if (proc)
-		closedir(proc);
+	if (!proc)
+		return is_in_doubt(what, size);
+	closedir(proc);
 	return found;
 }
 
@@ -195,8 +213,10 @@ static bool is_claimed(int dev_id, char *what, size_t size)
 	fd = open(path, O_RDONLY | O_EXCL | O_NONBLOCK | O_CLOEXEC);
 	if (fd >= 0)
 		close(fd);
-	if (fd >= 0 || errno != EBUSY)
+	if (fd >= 0)
 		return false;
+	if (errno != EBUSY)
+		return is_in_doubt(what, size);
 	snprintf(what, size, "in use (mounted in another namespace, or part of another device)");
 	return true;
 }

@@ -12,7 +12,8 @@
 /*
  * Whether /dev/ublkb<dev_id> or one of its partitions is in use; how, goes into what (size bytes):
  * "mounted at /mnt", "open in process 123 (fio)". A process is only seen with CAP_SYS_PTRACE or as
- * the same user, and only in this PID namespace.
+ * the same user, and only in this PID namespace. Also true, and said so, when that cannot be found
+ * out for want of descriptors or memory.
  */
 bool gk_holders_find(int dev_id, char *what, size_t size);
 

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+/* Who uses a device: when that cannot be found out, it counts as used. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "holders.h"
+
+#define NO_DEVICE 99999
+
+/* As many descriptors may be opened, and no more. */
+static void leave(unsigned int n)
+{
+	struct rlimit limit;
+	int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	close(fd);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	limit.rlim_cur = (rlim_t)fd + n;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+}
+
+static void without_descriptors_it_counts_as_used(void **state)
+{
+	struct rlimit before;
+	char what[256];
+
+	(void)state;
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+	assert_false(gk_holders_find(NO_DEVICE, what, sizeof(what)));
+	/* Two are open at a time: /proc, and the folder of a process. */
+	for (unsigned int n = 0; n < 3; n++) {
+		memset(what, 0, sizeof(what));
+		leave(n);
+		assert_int_equal(gk_holders_find(NO_DEVICE, what, sizeof(what)), n < 2);
+		assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+		if (n < 2)
+			assert_non_null(strstr(what, "perhaps in use, which cannot be found out (Too many"));
+	}
+}
+
+static void names_of_mount_points_are_unescaped(void **state)
+{
+	char path[] = "/mnt/a\\040b\\134c";
+
+	(void)state;
+	gk_holders_unescape(path);
+	assert_string_equal(path, "/mnt/a b\\c");
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(without_descriptors_it_counts_as_used),
+		cmocka_unit_test(names_of_mount_points_are_unescaped),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
