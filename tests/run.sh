@@ -241,6 +241,15 @@ end_to_end() {
 	guests=
 }
 
+# Wants guests of its own.
+small_memory() {
+	local kernel
+
+	for kernel in ${GK_KERNELS:-stock mainline patched}; do
+		run_step "$kernel: 256 MiB of memory, four times as much written" "$top/tests/vm/small-memory.sh" "$kernel" || true
+	done
+}
+
 # The kernel series' own tests count one by one; their runner says how many there were. The stress test runs
 # for a part of its 100,000 rounds.
 kernel_series() {
@@ -304,6 +313,7 @@ vm | all)
 	fi
 	if [ "$mode" = all ] || build gcc; then
 		end_to_end "${tests[@]}"
+		[ $# -gt 0 ] || small_memory
 		[ $# -gt 0 ] || kernel_series
 	fi
 	;;

@@ -9,8 +9,13 @@ guest_programs=(
 	nbdkit qemu-nbd qemu-img nbd-client nbd-server nbdinfo nbdcopy fio
 	mkfs.ext4 e2fsck resize2fs mkfs.xfs xfs_repair xfs_io
 	blkdiscard blockdev sfdisk partx wipefs lsblk fallocate setpriv mount umount losetup
-	dd cmp stat truncate sha256sum mktemp seq date cp tail sort od
+	dd cmp stat truncate sha256sum mktemp seq date cp tail sort od prlimit
 	modprobe insmod rmmod tc ss ip tcpdump
+)
+
+# What a guest with little memory has, whose root is in that memory.
+small_programs=(
+	bash dash busybox jq setsid timeout mkfs.ext4 mount umount dd cmp seq stat mktemp modprobe ip ss
 )
 
 # Links of the nbdkit package to programs that would bloat the image (icu, curl, ssh) stay out.
@@ -61,26 +66,16 @@ pack() {
 	(cd "$1" && find . -mindepth 1 -print0 | sort -z | cpio -0 -o -H newc -R 0:0 --quiet)
 }
 
-build_base() {
-	local root=$1 program path libdir applet
+# stage_machine ROOT PROGRAM...: what init needs, and these programs.
+stage_machine() {
+	local root=$1 program path applet
+	shift
 
 	stage_skeleton "$root"
-	for program in "${guest_programs[@]}"; do
+	for program; do
 		stage_program "$root" "$program"
 	done
 	ln -s dash "$root/usr/bin/sh"
-
-	libdir=$(nbdkit --dump-config | sed -n 's/^plugindir=//p')
-	for program in "${nbdkit_plugins[@]}"; do
-		path=$libdir/nbdkit-$program-plugin.so
-		stage_file "$root" "$path"
-		stage_libraries "$root" "$path"
-	done
-	libdir=$(nbdkit --dump-config | sed -n 's/^filterdir=//p')
-	for path in "$libdir"/*.so; do
-		stage_file "$root" "$path"
-		stage_libraries "$root" "$path"
-	done
 
 	while read -r applet; do
 		[ -e "$root/usr/bin/$applet" ] || ln -s busybox "$root/usr/bin/$applet"
@@ -96,6 +91,27 @@ build_base() {
 	echo 'hosts: files' >"$root/etc/nsswitch.conf"
 	cp "$vm_dir/init" "$root/init"
 	chmod 755 "$root/init"
+}
+
+build_small() {
+	stage_machine "$1" "${small_programs[@]}"
+}
+
+build_base() {
+	local root=$1 path libdir
+
+	stage_machine "$root" "${guest_programs[@]}"
+	libdir=$(nbdkit --dump-config | sed -n 's/^plugindir=//p')
+	for program in "${nbdkit_plugins[@]}"; do
+		path=$libdir/nbdkit-$program-plugin.so
+		stage_file "$root" "$path"
+		stage_libraries "$root" "$path"
+	done
+	libdir=$(nbdkit --dump-config | sed -n 's/^filterdir=//p')
+	for path in "$libdir"/*.so; do
+		stage_file "$root" "$path"
+		stage_libraries "$root" "$path"
+	done
 }
 
 # cached NAME BUILD...: the archive NAME of the cache, built by "BUILD... FOLDER" when it is missing.
@@ -116,7 +132,7 @@ cached() {
 }
 
 # The base image is as old as its recipe and the packages on this machine (ldconfig runs with most
-# changes of libraries, dpkg's status with all).
+# changes of libraries, dpkg's status with all). base_image base|small
 base_image() {
 	local key
 
@@ -124,13 +140,13 @@ base_image() {
 		cat "$vm_dir/image.sh" "$vm_dir/init"
 		stat -c '%n %Y %s' /etc/ld.so.cache /var/lib/dpkg/status
 	} | sha256sum | cut -c1-16)
-	cached "base-$key" build_base
+	cached "$1-$key" "build_$1"
 }
 
 # What tests may load. Names that a kernel has built in, or lacks, are left to the test to miss.
 guest_modules=(
 	virtio_pci virtio_blk ext4 ublk_drv nbd tls xfs btrfs loop null_blk brd dm-flakey dm-delay virtio_console
-	vsock_loopback tcp_diag sch_netem sch_tbf aesni_intel ghash_clmulni_intel crc32c_intel libcrc32c
+	virtio_net vsock_loopback tcp_diag sch_netem sch_tbf aesni_intel ghash_clmulni_intel crc32c_intel libcrc32c
 )
 
 build_modules() {

@@ -7,7 +7,7 @@ shopt -s inherit_errexit
 usage() {
 	cat <<-'END'
 	usage: tests/vm/run.sh [-k KERNEL] [-c CPUS] [-m MIB] [-t SECONDS] [-f SRC[:DEST]]...
-	                       [-p PROGRAM]... [-d IMAGE] [-b | -i] [-v] COMMAND...
+	                       [-p PROGRAM]... [-d IMAGE] [-n IMAGE] [-s] [-b | -i] [-v] COMMAND...
 
 	Boots a virtual machine, runs COMMAND (a shell command, as with ssh) in it as root in /gk, prints its
 	output and exits with its status.
@@ -26,6 +26,9 @@ usage() {
 	  -d IMAGE      a raw disk image as /dev/vda, which keeps what is written. An executable /gk/.pid1 (-f)
 	                takes the place of init once the disk is there: it has /dev/ttyS1 for what it prints, must
 	                write COMMAND's exit status to /dev/ttyS2 and reset the machine
+	  -n IMAGE      a network, and on it, at 10.0.2.100, port 10809, an NBD server with this raw image, which
+	                runs here: an nbdkit of its own for each connection
+	  -s            a small root for a guest with little memory: the shell and what tests/e2e/small-*.sh need
 	  -b            for benchmarks: software emulation does without the string instructions that it runs byte by
 	                byte (ERMS), so that a copy is not many times as dear as on any real processor
 	  -i            counts instructions: one CPU, whose clock advances by a nanosecond with each of them and
@@ -50,9 +53,9 @@ vm_cache=${XDG_CACHE_HOME:-$HOME/.cache}/gkproxy
 # shellcheck source=tests/vm/kernel.sh
 . "$vm_dir/kernel.sh"
 
-kernel=stock cpus=2 memory=2048 seconds=600 verbose= count= bench= disk=()
+kernel=stock cpus=2 memory=2048 seconds=600 verbose= count= bench= root=base disk=() server=()
 files=() programs=()
-while getopts 'k:c:m:t:f:p:d:bivh' option; do
+while getopts 'k:c:m:t:f:p:d:n:sbivh' option; do
 	case $option in
 	k) kernel=$OPTARG ;;
 	c) cpus=$OPTARG ;;
@@ -62,6 +65,8 @@ while getopts 'k:c:m:t:f:p:d:bivh' option; do
 	p) programs+=("$OPTARG") ;;
 	d) disk=(-drive "file=$OPTARG,format=raw,if=virtio,cache=unsafe") ;;
 	b) bench=1 ;;
+	n) server=("$(realpath "$OPTARG")") ;;
+	s) root=small ;;
 	i) count=1 ;;
 	v) verbose=7 ;;
 	h) usage; exit 0 ;;
@@ -164,6 +169,13 @@ build_run_image() {
 # Saves three seconds of self-tests and of what no test looks at.
 quick_boot='cryptomgr.notests mitigations=off nokaslr no_timer_check apparmor=0 audit=0'
 
+# serve IMAGE: prints the options of a network that has nothing but its server. QEMU splits at commas and blanks.
+serve() {
+	printf '#!/bin/sh\nexec nbdkit -s file %q 2>>%q\n' "$1" "$tmp/nbdkit.log" >"$tmp/server"
+	chmod 755 "$tmp/server"
+	echo "user,model=virtio-net-pci,restrict=on,guestfwd=tcp:10.0.2.100:10809-cmd:$tmp/server"
+}
+
 # boot ACCELERATION CONSOLE OUTPUT STATUS SECONDS: runs the machine to its end. ACCELERATION may be count.
 boot() {
 	local machine=(-accel "$1" -cpu max -smp "$cpus")
@@ -171,7 +183,7 @@ boot() {
 	[ -z "$bench" ] || [ "$1" = kvm ] || machine=(-accel "$1" -cpu max,-erms -smp "$cpus")
 	[ "$1" != count ] || machine=(-accel tcg,thread=single -icount shift=0,sleep=off -cpu max,-erms -smp 1)
 	timeout -k 5 "$5" qemu-system-x86_64 -nodefaults -no-user-config -display none -no-reboot \
-		-machine q35 "${machine[@]}" -m "$memory" -nic none \
+		-machine q35 "${machine[@]}" -m "$memory" -nic "$nic" \
 		-kernel "$vmlinuz" -initrd "$tmp/initrd" ${disk[@]+"${disk[@]}"} \
 		-append "console=ttyS0 loglevel=${verbose:-4} panic=-1 oops=panic $quick_boot" \
 		-serial "file:$2" -serial "file:$3" -serial "file:$4" </dev/null 2>"$tmp/qemu.log" &
@@ -218,7 +230,7 @@ case $kernel in
 stock | mainline) flock 9; find_kernel ;;
 *) find_kernel; flock 9 ;;
 esac
-base=$(base_image)
+base=$(base_image "$root")
 build_run_image "$@" >"$tmp/run.cpio"
 images=("$base")
 if [ -n "$modules" ]; then
@@ -229,6 +241,8 @@ cat "${images[@]}" "$tmp/run.cpio" >"$tmp/initrd"
 if [ -n "$count" ]; then acceleration=count; else acceleration=$(pick_acceleration); fi
 exec 9>&-
 
+nic=none
+[ ${#server[@]} = 0 ] || nic=$(serve "${server[0]}")
 prepared=1
 # QEMU would truncate a file: it gets pipes. This script holds them open until QEMU is gone: one that fails before
 # it opens them would leave their readers waiting for ever.
