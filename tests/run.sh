@@ -241,11 +241,11 @@ end_to_end() {
 	guests=
 }
 
-# Wants guests of its own.
+# Wants guests of its own, with other kernels in GK_SMALL_KERNELS.
 small_memory() {
 	local kernel
 
-	for kernel in ${GK_KERNELS:-stock mainline patched}; do
+	for kernel in ${GK_SMALL_KERNELS:-stock}; do
 		run_step "$kernel: 256 MiB of memory, four times as much written" "$top/tests/vm/small-memory.sh" "$kernel" || true
 	done
 }
