@@ -94,7 +94,7 @@ static void print_device(const json_t *device)
 	       text(device, "data_path"), number(device, "queues"), number(device, "queue_depth"),
 	       text(json_array_get(connections, 0), "tls"));
 	json_array_foreach(connections, i, connection)
-		printf(" %lld %s", number(connection, "id"), text(connection, "state"));
+		printf(" #%lld %s", number(connection, "id"), text(connection, "state"));
 	printf("\n");
 	print_recent(device);
 	for (i = 0; i < sizeof(ops) / sizeof(ops[0]); i++)
