@@ -272,12 +272,15 @@ kernel_series() {
 }
 
 deploy() {
-	local as_root=()
+	local as_root=() cache=${XDG_CACHE_HOME:-$HOME/.cache}/gkproxy
 
 	[ "$(id -u)" = 0 ] || as_root=(sudo -E)
 	run_step "deploy: the package on Debian 12 with systemd" "${as_root[@]}" "$top/tests/deploy/vm-systemd.sh" bookworm || true
 	run_step "deploy: the package on Debian 13 with systemd" "${as_root[@]}" "$top/tests/deploy/vm-systemd.sh" trixie || true
 	run_step "deploy: the main job in a container" "${as_root[@]}" "$top/tests/deploy/vm-container.sh" || true
+	run_step "deploy: Kubernetes understands daemonset.yml" "${as_root[@]}" "$top/tests/deploy/kubernetes.sh" || true
+	# What root put into the cache must not be in this user's way.
+	[ "$(id -u)" = 0 ] || sudo chown -R --from=root "$(id -u):$(id -g)" "$cache"
 }
 
 mode=${1:-all}

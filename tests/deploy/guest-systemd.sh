@@ -3,6 +3,9 @@
 # Runs as a unit in the guest of vm-systemd.sh, once in each boot; see there.
 set -euo pipefail
 
+docs=/run/gk/deploy/doc
+# shellcheck source=tests/deploy/page.sh
+. /run/gk/tests/deploy/page.sh
 stage=$(cat /root/stage 2>/dev/null || echo 1)
 
 finish() {
@@ -57,8 +60,21 @@ before() {
 	[ "$n" -lt "$m" ] || fail "'$2' came before '$1'"
 }
 
+disks() {
+	find /dev -name 'ublkb*[0-9]' ! -name '*p[0-9]*' | wc -l
+}
+
+# encrypted: every connection of vol0 is, by the kernel.
+encrypted() {
+	local tls
+
+	tls=$(gkproxy status vol0 --json | tr -d ' \n' | grep -oE '"tls(_version)?":"[^"]*"' | sort -u | tr '\n' ' ')
+	echo "   $tls"
+	[ "$tls" = '"tls":"ktls-both" "tls_version":"TLSv1.3" ' ] || fail "not encrypted, or not by the kernel: $tls"
+}
+
 first_boot() {
-	local pid
+	local pid round
 
 	echo "-- the package is installed, and starts nothing"
 	dpkg -i /root/gkproxy.deb
@@ -69,33 +85,49 @@ first_boot() {
 	! type -P udevadm >/dev/null || ! udevadm verify --help >/dev/null 2>&1 ||
 		udevadm verify --no-summary /usr/lib/udev/rules.d/60-gkproxy.rules
 
-	echo "-- two disks are attached"
-	cat >/etc/gkproxy/proxy.conf <<-'END'
-		devices = (
-		  { name = "vol0"; remote = "nbd+unix:///?socket=/run/nbdkit-vol0.sock"; },
-		  { name = "vol1"; remote = "nbd+unix:///?socket=/run/nbdkit-vol1.sock"; }
-		);
-	END
-	gkproxy -t -c /etc/gkproxy/proxy.conf
-	systemctl enable --now gkproxy
-	[ "$(find /dev -name 'ublkb[0-9]' | wc -l)" = 2 ] || fail "systemctl came back before the devices were up"
+	echo "-- a server with TLS, and a disk on it, as deploy/doc says"
+	mkdir /root/certificates
+	cd /root/certificates
+	follow tls certificates
+	follow tls server
+	follow tls client
+	systemctl start store
+	block tls "conf vol0" >/etc/gkproxy/proxy.conf
+	follow attach-at-boot enable
+	[ "$(disks)" = 1 ] || fail "systemctl came back before the device was up"
 	wait_for 5 "the journal has the line" eval 'journal -u gkproxy; grep -q "ready: all devices are up" /run/journal.txt'
-	! grep -iE 'PR_SET_IO_FLUSHER|udev will not|denied|not permitted' /run/journal.txt ||
+	! grep -iE 'PR_SET_IO_FLUSHER|udev will not|denied|not permitted|warning' /run/journal.txt ||
 		fail "the unit takes something away that is needed"
+	encrypted
 
-	echo "-- udev knows their names, and does not watch them"
-	udevadm settle --exit-if-exists=/dev/gkproxy/vol1-part1
-	[ -b /dev/gkproxy/vol0 ] && [ -b /dev/gkproxy/vol1 ] && [ -b /dev/gkproxy/vol1-part1 ] ||
-		fail "links: $(ls -l /dev/gkproxy)"
+	echo "-- udev knows its name, and does not watch it"
+	udevadm settle --exit-if-exists=/dev/gkproxy/vol0
+	[ -b /dev/gkproxy/vol0 ] || fail "links: $(ls -l /dev/gkproxy)"
 	[ ! -e "/run/udev/watch/b$(lsblk -ndo MAJ:MIN /dev/gkproxy/vol0 | tr -d ' ')" ] || fail "udev watches"
 
 	echo "-- a file system, mounted by fstab"
-	mkfs.ext4 -q /dev/gkproxy/vol0
-	echo '/dev/gkproxy/vol0 /data ext4 _netdev 0 2' >>/etc/fstab
-	systemctl daemon-reload
-	mount /data
+	follow attach-at-boot mount
+	mountpoint -q /data || fail "/data is not mounted"
 	head -c 8M /dev/urandom >/data/file
 	sha256sum /data/file >/root/sum
+
+	echo "-- a second daemon beside it, with a partitioned disk; it ends, starts again, and the first one does not care"
+	block attach-at-boot "conf backup" >/etc/gkproxy/backup.conf
+	follow attach-at-boot backup
+	pid=$(main_pid)
+	for round in 1 2; do
+		[ "$(disks)" = 2 ] || fail "the second daemon came up without its device ($round)"
+		wait_for 30 "udev makes links" test -b /dev/gkproxy/backup0-part1
+		[ -b /dev/gkproxy/backup0 ] || fail "links: $(ls -l /dev/gkproxy)"
+		dd if=/dev/gkproxy/backup0 of=/dev/null bs=1M iflag=direct status=none
+		[ "$round" = 1 ] || break
+		systemctl stop gkproxy@backup
+		udevadm settle
+		[ "$(disks)" = 1 ] && [ ! -e /dev/gkproxy/backup0 ] && [ ! -e /dev/gkproxy/backup0-part1 ] ||
+			fail "it left behind: $(ls -l /dev/gkproxy /dev/ublk*)"
+		systemctl start gkproxy@backup
+	done
+	[ "$(main_pid)" = "$pid" ] || fail "the first daemon was restarted"
 
 	echo "-- a daemon that hangs is restarted by the watchdog, one that was killed too; the disk is the same"
 	mkdir -p /run/systemd/system/gkproxy.service.d
@@ -123,11 +155,13 @@ second_boot() {
 	echo "-- the disk is mounted, and has what was written"
 	mountpoint -q /data || fail "/data is not mounted"
 	sha256sum --quiet -c /root/sum
-	journal -b
+	encrypted
+	[ -b /dev/gkproxy/backup0 ] || fail "the second daemon did not start with the machine"
+	journal -b _SYSTEMD_UNIT=gkproxy.service + _PID=1
 	before 'ready: all devices are up' 'Mounted (data.mount|/data)'
 
 	echo "-- the last boot ended in order"
-	journal -b -1
+	journal -b -1 _SYSTEMD_UNIT=gkproxy.service + _PID=1
 	before 'Unmounted (data.mount|/data)' '(SIGTERM|Terminated): ending'
 	before '(SIGTERM|Terminated): ending' 'vol0: removed$'
 	! grep -E 'removed while it is mounted|Failed unmounting|State .stop-.* timed out' /run/journal.txt ||
@@ -143,6 +177,8 @@ second_boot() {
 	[ -z "$(find /dev -name 'ublk[bc][0-9]*')" ] || fail "devices are left"
 	[ ! -e /dev/gkproxy/vol0 ] || fail "links are left"
 	[ -e /etc/gkproxy/proxy.conf ] || fail "the configuration is gone"
+	[ -z "$(find /etc/systemd/system -name 'gkproxy*.service' ! -name gkproxy-test.service)" ] ||
+		fail "a unit is still enabled"
 	! dmesg | grep -E 'WARNING:|BUG:|Oops|Call Trace' || fail "the kernel complains"
 }
 

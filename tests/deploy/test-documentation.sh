@@ -62,10 +62,10 @@ for option in "${options[@]}"; do
 		complain "completion does not know $option"
 done
 
-# ---- examples: what stands between ```conf and ```, and in the page's display
+# ---- examples: what stands between ```conf [LABEL] and ```, and in the page's display
 n=0
 for file in README.md deploy/doc/*.md; do
-	awk -v prefix="$tmp/example-$n-" '/^```conf$/ { on = 1; k++; next } /^```/ { on = 0 }
+	awk -v prefix="$tmp/example-$n-" '/^```conf( |$)/ { on = 1; k++; next } /^```/ { on = 0 }
 		on { print > (prefix k ".conf") }' "$file"
 	n=$((n + 1))
 done

@@ -7,10 +7,9 @@ shopt -s inherit_errexit
 
 suite=${1:-trixie}
 top=$(dirname "$(dirname "$(dirname "$(realpath "$0")")")")
-tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
 # shellcheck source=tests/deploy/debian.sh
 . "$top/tests/deploy/debian.sh"
+start_builder
 
 # listed KEY: the items of that list in compose.yml, one a line.
 listed() {
@@ -32,6 +31,12 @@ jq -e '.Entrypoint == ["/usr/sbin/gkproxy"]' "$tmp/image.json" >"$tmp/answer" ||
 unpack "$name" "$tmp/root"
 say "$(du -sh "$tmp/root" | cut -f1) unpacked, $(du -sh "$tmp/root/usr/sbin/gkproxy" | cut -f1) of it gkproxy"
 mkdir -p "$tmp/root/run/gkproxy" "$tmp/root/etc/gkproxy"
+: >"$tmp/root/etc/hosts"
+# shellcheck disable=SC2016
+in_system "$tmp/root" dpkg-query -W -f '${db:Status-Status} the image has ${Package} ${Version}\n' 'libssl3*' |
+	sed -n 's/^installed //p' >"$tmp/openssl.txt"
+[ -s "$tmp/openssl.txt" ] || fail "the image has no OpenSSL"
+cat "$tmp/openssl.txt" >&2
 
 caps=$(listed cap_add | jq -R '"CAP_" + .' | jq -sc .)
 [ "$(listed cap_drop)" = ALL ] || fail "compose.yml does not drop all capabilities"
@@ -44,14 +49,16 @@ jq -n --argjson caps "$caps" --argjson rules "$(rules)" \
 			user: {uid: 0, gid: 0}, cwd: "/", args: ($image[0].Entrypoint + $image[0].Cmd),
 			env: $image[0].Env, noNewPrivileges: true, oomScoreAdj: -1000,
 			capabilities: {bounding: $caps, effective: $caps, permitted: $caps},
-			rlimits: [{type: "RLIMIT_NOFILE", soft: 65536, hard: 65536},
-				{type: "RLIMIT_MEMLOCK", soft: 1099511627776, hard: 1099511627776}]
+			# As compose.yml has them; jq knows no number for the first.
+			rlimits: [{type: "RLIMIT_NOFILE", soft: 1048576, hard: 1048576},
+				{type: "RLIMIT_MEMLOCK", soft: "unlimited", hard: "unlimited"}]
 		},
 		root: {path: "/mnt", readonly: true},
 		mounts: [
 			{destination: "/proc", type: "proc", source: "proc"},
 			{destination: "/sys", type: "sysfs", source: "sysfs", options: ["ro", "nosuid", "noexec", "nodev"]},
 			{destination: "/dev", type: "bind", source: "/dev", options: ["rbind", "rw"]},
+			{destination: "/etc/hosts", type: "bind", source: "/etc/hosts", options: ["bind", "ro"]},
 			{destination: "/run/gkproxy", type: "bind", source: "/run/gkproxy", options: ["rbind", "rw"]}
 		],
 		linux: {
@@ -72,4 +79,5 @@ say "the main job from inside the container"
 # One processor: crun switches cgroup controllers on, for which the kernel patches its code while it runs, and an
 # emulated machine with two of them was seen to die of that (int3 in __alloc_pages).
 GK_BUILD=none "$top/tests/vm/run.sh" -k stock -c 1 -t $((300 * ${GK_TIME_SCALE:-1})) -d "$tmp/image.img" \
-	-f "$tmp/config.json:/gk/config.json" -f "$top/tests/deploy" -p crun bash tests/deploy/guest-container.sh
+	-f "$tmp/config.json:/gk/config.json" -f "$tmp/openssl.txt:/gk/openssl.txt" \
+	-f "$top/tests/deploy" -p crun -p install bash tests/deploy/guest-container.sh
