@@ -41,7 +41,7 @@ struct gk_device_config {
 	unsigned int queue_depth;    /* 128; 1-4096 */
 	unsigned int connections;    /* 0: automatic; else 1-64 */
 	enum gk_data_path data_path; /* auto */
-	uint32_t zero_copy_threshold_bytes; /* 32K; 0-32M */
+	uint32_t zero_copy_threshold_bytes; /* 0: the data path's own; else up to 32M */
 	bool send_zc;                /* false */
 	bool read_only;              /* false */
 	bool structured_replies;     /* false */

@@ -46,7 +46,7 @@ const struct gk_config_key gk_config_device_keys[] = {
 		     [GK_PATH_REGISTERED] = "registered",
 		     [GK_PATH_COPY] = "copy"}},
 	{"zero_copy_threshold", GK_KEY_SIZE, DEVICE_KEY(zero_copy_threshold_bytes), 0, 32 << 20,
-	 .fallback = 32 << 10},
+	 .fallback = 0},
 	{"send_zc", GK_KEY_BOOL, DEVICE_KEY(send_zc), .fallback = false},
 	{"read_only", GK_KEY_BOOL, DEVICE_KEY(read_only), .fallback = false},
 	{"structured_replies", GK_KEY_BOOL, DEVICE_KEY(structured_replies), .fallback = false},

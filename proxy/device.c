@@ -408,7 +408,8 @@ static int check_memory(const struct gk_device *device)
 		.n_sessions = (device->n_connections + device->n_queues - 1) / device->n_queues,
 		.max_io_bytes = device->plan.max_io_bytes,
 		.path = device->path,
-		.threshold_bytes = device->config->zero_copy_threshold_bytes,
+		.threshold_bytes = gk_path_threshold(
+			device->path, device->config->zero_copy_threshold_bytes),
 	};
 	uint64_t needed = (uint64_t)gk_queue_bytes(&params) * device->n_queues;
 	char limit[PATH_MAX];

@@ -117,7 +117,8 @@ int gk_device_queues_make(struct gk_device *device, struct gk_dialled *dialled)
 			.n_sessions = (device->n_connections - i + n - 1) / n,
 			.max_io_bytes = device->plan.max_io_bytes,
 			.path = device->path,
-			.threshold_bytes = device->config->zero_copy_threshold_bytes,
+			.threshold_bytes = gk_path_threshold(
+				device->path, device->config->zero_copy_threshold_bytes),
 		};
 		int r = gk_queue_init(&device->queues[i].queue, &params);
 

@@ -114,6 +114,7 @@ const struct gk_path gk_path_group = {
 	.name = "group",
 	.ublk_flags = UBLK_F_GROUP_KBUF | UBLK_F_USER_COPY,
 	.kernel_buffers = true,
+	.threshold_bytes = 32 * 1024,
 	.transfer_cqes = 2,
 	.transfer = group_transfer,
 	.copy_in = user_copy_in,
@@ -124,6 +125,8 @@ const struct gk_path gk_path_registered = {
 	.name = "registered",
 	.ublk_flags = UBLK_F_AUTO_BUF_REG | UBLK_F_USER_COPY,
 	.kernel_buffers = true,
+	/* Lending costs more here: the pages are registered and released with every request. */
+	.threshold_bytes = 64 * 1024,
 	.transfer_cqes = 1,
 	.open = registered_open,
 	.transfer = registered_transfer,

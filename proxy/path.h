@@ -39,6 +39,7 @@ struct gk_path {
 	const char *name;
 	uint64_t ublk_flags;      /* UBLK_F_* that a device needs for it */
 	bool kernel_buffers;      /* large payload goes through the request's own pages */
+	uint32_t threshold_bytes; /* from where on, by default: tests/bench/README.md */
 	unsigned int transfer_cqes; /* CQEs, and SQEs, of one transfer */
 
 	/* Readies the ring, once, on the queue's thread. 0 or -errno. May be NULL. */
@@ -59,6 +60,15 @@ extern const struct gk_path gk_path_registered;
 
 /* The path of a device that was added with these UBLK_F_*. */
 const struct gk_path *gk_path_of_flags(uint64_t ublk_flags);
+
+/*
+ * From how many bytes on payload goes through the request's own pages: what is configured, or 0 for
+ * the path's default. Pure: any thread.
+ */
+static inline uint32_t gk_path_threshold(const struct gk_path *path, uint32_t configured)
+{
+	return configured ? configured : path->threshold_bytes;
+}
 
 /*
  * The best path that the host has (auto), or the one that is asked for; NULL when the host lacks

@@ -29,7 +29,7 @@ jobs+=("4k-randrw70-qd32 randrw 4096 32")
 
 threshold='' # what gkproxy chooses
 if [ -n "${GK_BENCH_SIZES:-}" ]; then
-	jobs=() threshold=0
+	jobs=() threshold=512
 	for size in 4 8 16 32 64 128 256; do
 		jobs+=("${size}k-randread-qd8 randread $((size * 1024)) 8" "${size}k-randwrite-qd8 randwrite $((size * 1024)) 8")
 	done

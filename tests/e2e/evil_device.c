@@ -201,7 +201,7 @@ static struct live_device attach(unsigned int seed, const char *data_path, const
 	const char *const keys[] = {
 		"data_path", data_path, "connections", seed % 2 ? "2" : "1",
 		"queues", seed % 4 == 3 ? "2" : "1", "queue_depth", "16",
-		"zero_copy_threshold", seed % 3 ? "4K" : "0",
+		"zero_copy_threshold", seed % 3 ? "4K" : "512",
 		"structured_replies", structured ? "true" : "false",
 		"request_timeout", "1", "fence", "strict", "unflushed", "ignore", NULL};
 	char name[32];

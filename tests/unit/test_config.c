@@ -14,7 +14,7 @@ static void check_default_device(const struct gk_device_config *device)
 	assert_int_equal(device->queue_depth, 128);
 	assert_int_equal(device->connections, 0);
 	assert_int_equal(device->data_path, GK_PATH_AUTO);
-	assert_int_equal(device->zero_copy_threshold_bytes, 32768);
+	assert_int_equal(device->zero_copy_threshold_bytes, 0);
 	assert_false(device->send_zc);
 	assert_false(device->read_only);
 	assert_false(device->structured_replies);

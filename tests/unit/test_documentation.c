@@ -65,10 +65,8 @@ static void default_of(const struct gk_config_key *key, const char *quote, char 
 		break;
 	case GK_KEY_NUMBER:
 	case GK_KEY_TIME:
-		snprintf(text, size, ", default %g", value);
-		break;
 	case GK_KEY_SIZE:
-		snprintf(text, size, ", default %s%gK%s", quote, value / 1024, quote);
+		snprintf(text, size, ", default %g", value);
 		break;
 	case GK_KEY_CHOICE:
 		snprintf(text, size, ", default %s%s%s", quote, key->choices[(int)value], quote);
