@@ -61,7 +61,7 @@ mirror() {
 
 # system SUITE [PACKAGE...]: prints the path of an archive with a minimal Debian and those packages.
 system() {
-	local suite=$1 archive dir base
+	local suite=$1 archive dir base uri include=()
 	shift
 
 	archive=$deploy_cache/$suite-$(recipe "$suite" "$@").tar
@@ -74,14 +74,18 @@ system() {
 		chmod 755 "$dir"
 		if [ $# = 0 ]; then
 			say "making a minimal Debian $suite"
-			apart timeout -k 10 1200 debootstrap --variant=minbase "$suite" "$dir" "$(mirror)" >"$dir.log" 2>&1 </dev/null ||
+			uri=$(mirror)
+			[ -n "$uri" ] || fail "no mirror of Debian in this machine's apt configuration"
+			[[ $uri != https:* ]] || include=(--include=ca-certificates)
+			apart timeout -k 10 1200 debootstrap --variant=minbase ${include[@]+"${include[@]}"} \
+				"$suite" "$dir" "$uri" >"$dir.log" 2>&1 </dev/null ||
 				fail "debootstrap: $(tail -n 5 "$dir.log")"
 			rm -f "$dir.log"
 		else
 			base=$(system "$suite")
 			say "installing $* in it"
 			tar -C "$dir" -xf "$base"
-			cp /etc/resolv.conf "$dir/etc/resolv.conf"
+			[ ! -e /etc/resolv.conf ] || cp --remove-destination /etc/resolv.conf "$dir/etc/resolv.conf"
 			in_system "$dir" apt-get -qq update >&2 </dev/null
 			in_system "$dir" apt-get -qq -y --no-install-recommends install "$@" >"$dir.log" 2>&1 </dev/null ||
 				fail "apt-get: $(tail -n 5 "$dir.log")"
@@ -101,53 +105,53 @@ system() {
 # belong to nobody; root only writes them into the namespace's map, where newuidmap would want a line in /etc/subuid.
 builder_uid=900000 builder_ids=65536
 builder_store=
-BUILDER_PID=
+builder_pid=
 
-# start_builder: a process that holds the namespace while this script lives, with the builder's folder as /mnt in
-# it, since no other user may pass through root's cache. Where there are no user namespaces, root builds.
+# start_builder: a process that holds the namespace while this script lives (then its input ends), with the builder's
+# folder as /mnt in it, since no other user may pass through root's cache. Where there are no user namespaces, root
+# builds.
 start_builder() {
 	local answer=
 
-	mkdir -p "$deploy_cache"
 	builder_store=$deploy_cache/builder
 	mkdir -p "$builder_store"
 	chown "$builder_uid:$builder_uid" "$builder_store"
+	mkfifo "$tmp/builder"
 	# shellcheck disable=SC2016
-	coproc BUILDER {
-		exec unshare --mount bash -c 'mount --bind "$1" /mnt && exec setpriv --reuid="$2" --regid="$2" \
-			--clear-groups --inh-caps=-all unshare --user --mount bash -c "echo ready; exec cat"' \
-			builder "$builder_store" "$builder_uid" 2>&1
-	}
-	if read -r -t 30 -u "${BUILDER[0]}" answer && [ "$answer" = ready ] &&
-	   echo "0 $builder_uid $builder_ids" >"/proc/$BUILDER_PID/uid_map" &&
-	   echo "0 $builder_uid $builder_ids" >"/proc/$BUILDER_PID/gid_map" &&
-	   as_builder test -w /mnt && ! as_builder test -w /etc; then
+	exec {builder_input}> >(exec unshare --mount bash -c 'mount --bind "$1" /mnt && exec setpriv --reuid="$2" \
+		--regid="$2" --clear-groups --inh-caps=-all unshare --user --mount bash -c "echo ready; exec cat"' \
+		builder "$builder_store" "$builder_uid" >"$tmp/builder" 2>&1)
+	builder_pid=$!
+	if read -r -t 30 answer <"$tmp/builder" && [ "$answer" = ready ] &&
+	   echo "0 $builder_uid $builder_ids" >"/proc/$builder_pid/uid_map" &&
+	   echo "0 $builder_uid $builder_ids" >"/proc/$builder_pid/gid_map" &&
+	   as_builder unshare --mount test -w /mnt && ! as_builder test -w /etc; then
 		say "buildah runs without privileges: $(as_builder cat /proc/self/uid_map | tr -s ' ')"
 		return
 	fi
-	say "BUILDAH RUNS AS ROOT: no user namespace here: ${answer:-no answer}"
-	BUILDER_PID=
+	say "BUILDAH RUNS AS ROOT, no user namespace here: ${answer:-no answer}"
+	builder_pid=
 	builder_store=$deploy_cache/builder-root
 	mkdir -p "$builder_store"
 }
 
 # as_builder COMMAND...
 as_builder() {
-	timeout -k 10 1200 ${BUILDER_PID:+nsenter --target "$BUILDER_PID" --user --mount --setuid 0 --setgid 0} "$@"
+	timeout -k 10 1200 ${builder_pid:+nsenter --target "$builder_pid" --user --mount --setuid 0 --setgid 0} "$@"
 }
 
 # build_with ARGS...: buildah without a daemon or an overlay file system, all its files in one folder.
 build_with() {
 	local dir=$builder_store
 
-	[ -z "$BUILDER_PID" ] || dir=/mnt
+	[ -z "$builder_pid" ] || dir=/mnt
 	as_builder env HOME="$dir" TMPDIR="$dir" buildah --short-name-alias-conf "$dir/aliases.conf" \
 		--storage-driver vfs --root "$dir/images" --runroot "$dir/run" "$@"
 }
 
 # builder_path NAME: where the builder finds NAME of its folder.
 builder_path() {
-	if [ -n "$BUILDER_PID" ]; then echo "/mnt/$1"; else echo "$builder_store/$1"; fi
+	if [ -n "$builder_pid" ]; then echo "/mnt/$1"; else echo "$builder_store/$1"; fi
 }
 
 # base_image SUITE: the image debian:SUITE-slim of the Dockerfile, from the archive above.
