@@ -95,18 +95,36 @@ refused 'level: expected' gkproxy log-level loud
 step "metrics and status agree with what the device did"
 enough
 exec 6<&-
-before=$(status '.devices[0].counters | "\(.writes) \(.bytes_written)"')
+scrape() {
+	exec 5<>/dev/tcp/127.0.0.1/9105
+	printf 'GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n' >&5
+	cat <&5 >"$dir/metrics"
+	exec 5<&-
+}
+metric() {
+	sed -nE "s/^gkproxy_$1\{device=\"vol0\"(,op=\"write\")?\} //p" "$dir/metrics"
+}
+scrape
+before_writes=$(metric requests_total)
+before_bytes=$(metric written_bytes_total)
 fio --name=count --filename="$device" --ioengine=libaio --direct=1 --iodepth=8 --rw=write --bs=64k --size=8m \
-	--output="$dir/count.log" --output-format=json
-after=$(status '.devices[0].counters | "\(.writes) \(.bytes_written)"')
-read -r before_writes before_bytes <<<"$before"
-read -r after_writes after_bytes <<<"$after"
+	--rate_iops=64 --eta=never --output="$dir/count.log" --output-format=json &
+fio_pid=$!
+last=$before_writes between=0
+until gone "$fio_pid"; do
+	scrape
+	now=$(metric requests_total)
+	[ "$now" -ge "$last" ] || fail "the count of writes went from $last to $now"
+	[ "$now" -le "$before_writes" ] || [ "$now" -ge "$((before_writes + 128))" ] || between=1
+	last=$now
+done
+wait "$fio_pid"
+same "$between" 1 "metrics were seen on their way"
+scrape
+after_writes=$(metric requests_total)
 same "$((after_writes - before_writes))" "$(jq '.jobs[0].write.total_ios' "$dir/count.log")" "writes"
-same "$((after_bytes - before_bytes))" $((8 << 20)) "bytes written"
-exec 5<>/dev/tcp/127.0.0.1/9105
-printf 'GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n' >&5
-cat <&5 >"$dir/metrics"
-exec 5<&-
+same "$(($(metric written_bytes_total) - before_bytes))" $((8 << 20)) "bytes written"
+same "$(status '.devices[0].counters | "\(.writes) \(.bytes_written)"')" "$after_writes $(metric written_bytes_total)" "status"
 grep -qx "gkproxy_requests_total{device=\"vol0\",op=\"write\"} $after_writes" "$dir/metrics" ||
 	fail "metrics differ: $(grep requests_total "$dir/metrics")"
 grep -qx "gkproxy_request_duration_seconds_count{device=\"vol0\",op=\"write\"} $after_writes" "$dir/metrics"
