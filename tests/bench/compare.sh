@@ -30,7 +30,7 @@ usage() {
 	               the others the kernel's TLS
 	  --json FILE  writes the table there, too: markdown.sh makes one for a README of it
 
-	A complete run takes about a quarter of an hour on a quiet machine.
+	A complete run takes 7 to 11 minutes on a quiet machine.
 	END
 }
 
