@@ -8,6 +8,26 @@ nbdkit_tls memory 16M
 step "the right one"
 start_gkproxy "$(with_certs)"
 stop_gkproxy
+step "the same with all of it in the URI, also for probe"
+mkdir "$dir/client"
+cp "$pki/ca.pem" "$dir/client/ca-cert.pem"
+cp "$pki/client.pem" "$dir/client/client-cert.pem"
+cp "$pki/client.key" "$dir/client/client-key.pem"
+by_uri="nbds://127.0.0.1/?tls-certificates=$dir/client"
+uri=$by_uri
+start_gkproxy
+tls_is "$full"
+stop_gkproxy
+gkproxy probe "$uri" >"$dir/probe"
+grep -q 'TLSv1' "$dir/probe" || fail "probe says: $(cat "$dir/probe")"
+uri="$by_uri&tls-hostname=elsewhere.example"
+one_device
+gkproxy_refuses 'certificate \(of server\) is not for "elsewhere\.example"'
+uri+='&tls-verify-peer=0'
+start_gkproxy
+logged 'who the server is, is not verified'
+stop_gkproxy
+uri=nbds://127.0.0.1/
 step "another authority"
 new_ca other
 one_device "tls={ ca = \"$pki/other.pem\"; }"
@@ -31,9 +51,15 @@ one_device "$(with_certs)"
 gkproxy_refuses 'the server has no TLS, which the URI asks for'
 stop_server
 
-step "another key, another user"
+step "a key that the URI names"
 new_psk
 nbdkit_psk memory 16M
+uri="nbds://alice@127.0.0.1/?tls-psk-file=$pki/psk"
+start_gkproxy
+tls_is "$full"
+stop_gkproxy
+uri=nbds://alice@127.0.0.1/
+step "another key, another user"
 tr 0-9 1-90 <"$pki/server.psk" >"$pki/psk"
 one_device "$(with_psk)"
 gkproxy_refuses 'does it know the user, with the same key as tls\.psk_file'
