@@ -12,11 +12,10 @@ tests=("$@")
 [ $# -gt 0 ] || tests=(test_daemon test_config_keys test_nbd_handshake test_nbd_uri test_mail test_wire_comes_back
 	test_wire_closes_at_every_byte test_wire_sends_chunks test_wire_goes_away)
 # Their servers are threads, and valgrind, which runs one thread at a time, does not let them run while another one is in
-# io_uring_enter(): these would wait for ever. test_tls makes keys for
-# minutes, test_wire_comes_and_goes takes long, too.
+# io_uring_enter(): these would wait for ever. Keys that test_tls makes, and 10,000 rounds of something, take minutes.
 never='test_tls test_wire_kernel_ring_is_small test_wire_kernel_stops_in_the_middle_of_chains test_wire_replies_out_of_order
 	test_wire_reports_errors test_wire_serves_a_disk test_wire_serves_lent_pages test_wire_sits_on_old_writes
-	test_wire_speaks_tls test_wire_survives_evil_servers test_wire_comes_and_goes'
+	test_wire_speaks_tls test_wire_survives_evil_servers test_wire_comes_and_goes test_daemon_comes_and_goes'
 if [ "${1:-}" = all ]; then
 	mapfile -t tests < <(find "$build/tests" -maxdepth 1 -type f -executable -name 'test_*' -printf '%f\n' |
 		sort | grep -vxF "$(tr -s ' \t' '\n\n' <<<"$never")")

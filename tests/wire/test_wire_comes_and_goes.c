@@ -1,66 +1,19 @@
 // SPDX-License-Identifier: MIT
 /*
  * A server that ends its connections again and again: after each the requests that were out are
- * sent again, and neither descriptors nor memory have grown. 10,000 connections, fewer with a
- * sanitizer.
+ * sent again, and neither descriptors nor memory have grown. And queues that are made and ended, as
+ * those of a device that comes and goes. 10,000 of each, fewer with a sanitizer.
  */
-#include <dirent.h>
-#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
 #include "commands.h"
 #include "dial.h"
+#include "growth.h"
 #include "handshake_server.h"
 
-#define WARM_UP 200 /* connections, after which nothing grows any more */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED true /* has a malloc() of its own, and finds what is lost by itself */
-#define ROUNDS	  500
-#else
-#define SANITIZED false
-#define ROUNDS	  10000
-#endif
 #define A_SERVER 32 /* dials to one server, which keeps what it accepted until its end */
-
-/* What the test's process holds. */
-struct holdings {
-	unsigned int descriptors;
-	size_t heap_bytes; /* handed out by malloc() */
-	size_t resident_pages;
-};
-
-static struct holdings measure(void)
-{
-	struct mallinfo2 info = mallinfo2();
-	struct holdings now = {.heap_bytes = info.uordblks + info.hblkhd};
-	DIR *dir = opendir("/proc/self/fd");
-	FILE *file = fopen("/proc/self/statm", "re");
-
-	assert_non_null(dir);
-	assert_non_null(file);
-	while (readdir(dir))
-		now.descriptors++;
-	closedir(dir);
-	assert_int_equal(fscanf(file, "%*u %zu", &now.resident_pages), 1);
-	fclose(file);
-	return now;
-}
-
-/* Of resident memory a few pages come and go with what the C library caches. */
-static void assert_not_grown(const char *what, struct holdings before)
-{
-	struct holdings after = measure();
-	long pages = (long)after.resident_pages - (long)before.resident_pages;
-
-	print_message("%s, %u times: %+d descriptors, %+ld bytes of heap, %+ld pages resident\n",
-		      what, ROUNDS, (int)(after.descriptors - before.descriptors),
-		      (long)(after.heap_bytes - before.heap_bytes), pages);
-	assert_int_equal(after.descriptors, before.descriptors);
-	assert_int_equal(after.heap_bytes, before.heap_bytes);
-	assert_true(SANITIZED || pages < 64);
-}
 
 /* The connection ends with requests out; on the next one they are answered. */
 static void lose_a_connection(struct rig *rig)
@@ -91,20 +44,39 @@ static void a_queue_that_reconnects(void **state)
 	(void)state;
 	rig_quiet();
 	for (size_t p = 0; p < PATHS; p++) {
-		struct holdings before = {0};
+		struct growth_holdings before = {0};
 		struct rig rig;
 
 		rig_begin(&rig, &all_paths[p]);
-		for (unsigned int i = 0; i < WARM_UP + ROUNDS; i++) {
-			if (i == WARM_UP)
-				before = measure();
+		for (unsigned int i = 0; i < GROWTH_WARM_UP + GROWTH_ROUNDS; i++) {
+			if (i == GROWTH_WARM_UP)
+				before = growth_measure();
 			lose_a_connection(&rig);
 		}
-		assert_not_grown("a connection lost with six requests out", before);
-		assert_int_equal(rig.queue.counters.replays, N * (WARM_UP + ROUNDS));
+		growth_assert_none("a connection lost with six requests out", before);
+		assert_int_equal(rig.queue.counters.replays, N * (GROWTH_WARM_UP + GROWTH_ROUNDS));
 		assert_int_equal(rig.queue.counters.errors, 0);
 		rig_end(&rig);
 	}
+}
+
+/* What attaching a device makes beside ublk's part, and detaching frees. */
+static void a_queue_that_is_made_and_ended(void **state)
+{
+	const struct rig_options options = {.sessions = 2, .max_io_bytes = 16384};
+	struct growth_holdings before = {0};
+
+	(void)state;
+	for (unsigned int i = 0; i < GROWTH_WARM_UP + GROWTH_ROUNDS; i++) {
+		struct rig rig;
+
+		if (i == GROWTH_WARM_UP)
+			before = growth_measure();
+		rig_begin(&rig, &options);
+		rig_in_step(&rig, 0, 1);
+		rig_end(&rig);
+	}
+	growth_assert_none("a queue made and ended", before);
 }
 
 static void dial_and_hang_up(const char *where, unsigned int n)
@@ -144,27 +116,27 @@ static void dial_and_hang_up(const char *where, unsigned int n)
 
 static void dialling(void **state)
 {
-	struct holdings before;
+	struct growth_holdings before;
 
 	(void)state;
-	dial_and_hang_up("127.0.0.1", WARM_UP);
-	before = measure();
-	dial_and_hang_up("127.0.0.1", ROUNDS);
-	assert_not_grown("dialled and hung up", before);
+	dial_and_hang_up("127.0.0.1", GROWTH_WARM_UP);
+	before = growth_measure();
+	dial_and_hang_up("127.0.0.1", GROWTH_ROUNDS);
+	growth_assert_none("dialled and hung up", before);
 }
 
 /* The test would see it: a descriptor, and memory. */
 static void growth_is_seen(void **state)
 {
-	struct holdings before = measure(), after;
+	struct growth_holdings before = growth_measure(), after;
 	int fd = dup(0);
 	void *volatile memory = malloc(100);
 
 	(void)state;
-	after = measure();
+	after = growth_measure();
 	assert_int_equal(after.descriptors, before.descriptors + 1);
 	close(fd);
-	if (!SANITIZED)
+	if (!GROWTH_SANITIZED)
 		assert_in_range(after.heap_bytes - before.heap_bytes, 100, 200);
 	free(memory);
 }
@@ -174,14 +146,11 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(growth_is_seen),
 		cmocka_unit_test(a_queue_that_reconnects),
+		cmocka_unit_test(a_queue_that_is_made_and_ended),
 		cmocka_unit_test(dialling),
 	};
 
-	/* All of malloc() is in mallinfo2(): one heap for all threads, and no cache of each. */
 	(void)argc;
-	if (!getenv("GLIBC_TUNABLES")) {
-		setenv("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1", 1);
-		execv("/proc/self/exe", argv);
-	}
+	growth_prepare(argv);
 	return rig_unavailable() ? 77 : cmocka_run_group_tests(tests, NULL, NULL);
 }
