@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "nbd_refusal.h"
+
 /*
  * What the bytes being collected are, and so what comes next:
  *
@@ -31,8 +33,7 @@ enum {
 #define OPTION_HEADER_BYTES 16U
 #define EXPORT_NAME_BYTES   10U
 #define EXPORT_NAME_ZEROES  124U
-#define SHOWN_NAME_BYTES    80U /* of a name, and of a server's message, in a sentence */
-#define SHOWN_MESSAGE_BYTES 240U
+#define SHOWN_NAME_BYTES    80U /* of a name in a sentence */
 
 static uint16_t get16(const unsigned char *p)
 {
@@ -92,26 +93,6 @@ __attribute__((format(printf, 3, 4))) static int fail(struct gk_nbd_handshake *h
 	vsnprintf(h->why, sizeof(h->why), format, args);
 	va_end(args);
 	return error;
-}
-
-static const char *option_name(uint32_t option)
-{
-	switch (option) {
-	case NBD_OPT_EXPORT_NAME:
-		return "NBD_OPT_EXPORT_NAME";
-	case NBD_OPT_LIST:
-		return "NBD_OPT_LIST";
-	case NBD_OPT_STARTTLS:
-		return "NBD_OPT_STARTTLS";
-	case NBD_OPT_INFO:
-		return "NBD_OPT_INFO";
-	case NBD_OPT_GO:
-		return "NBD_OPT_GO";
-	case NBD_OPT_STRUCTURED_REPLY:
-		return "NBD_OPT_STRUCTURED_REPLY";
-	default:
-		return "an option";
-	}
 }
 
 static bool probing(const struct gk_nbd_handshake *h)
@@ -341,60 +322,24 @@ static int take_export_name(struct gk_nbd_handshake *h)
 
 /* -- option replies -- */
 
-/* Turns an error reply into -errno and a sentence with the server's own words. */
-static int refused(struct gk_nbd_handshake *h, const unsigned char *message, size_t len)
+static int refused(struct gk_nbd_handshake *h)
 {
-	char said[SHOWN_MESSAGE_BYTES], export[SHOWN_NAME_BYTES + 32],
-		own[SHOWN_MESSAGE_BYTES + 32];
-	const char *option = option_name(h->option);
+	char export[SHOWN_NAME_BYTES + 32];
+	const struct gk_nbd_refusal refusal = {
+		.type = h->reply_type,
+		.option = h->option,
+		.export = shown_export(h, export, sizeof(export)),
+		.message = h->in,
+		.message_len = h->need,
+	};
 
-	shown_export(h, export, sizeof(export));
-	own[0] = '\0';
-	if (len > 0)
-		snprintf(own, sizeof(own), " (the server says: %s)",
-			 gk_nbd_export_printable(said, sizeof(said), message, len));
-
-	switch (h->reply_type) {
-	case NBD_REP_ERR_UNSUP:
-		return fail(h, -ENOTSUP, "the server does not know %s%s", option, own);
-	case NBD_REP_ERR_POLICY:
-		return fail(h, -EPERM, "the server's policy forbids %s to this client%s", option,
-			    own);
-	case NBD_REP_ERR_INVALID:
-		return fail(h, -EINVAL, "the server calls %s invalid%s", option, own);
-	case NBD_REP_ERR_PLATFORM:
-		return fail(h, -ENOTSUP, "the server's platform does not support %s%s", option,
-			    own);
-	case NBD_REP_ERR_TLS_REQD:
-		return fail(
-			h, -ENOTSUP,
-			"the server requires TLS: begin the URI with nbds instead of nbd, and set "
-			"tls.ca or tls.psk_file if it has a certificate or keys of its own%s",
-			own);
-	case NBD_REP_ERR_UNKNOWN:
-		return fail(h, -ENOENT,
-			    "the server has no %s: check the URI; \"gkproxy probe\" with the URI "
-			    "up to the host lists what there is%s",
-			    export, own);
-	case NBD_REP_ERR_SHUTDOWN:
-		return fail(h, -ESHUTDOWN, "the server is shutting down%s", own);
-	case NBD_REP_ERR_BLOCK_SIZE_REQD:
-		return fail(
-			h, -EPROTO,
-			"the server wants its block sizes honoured, although we asked for them%s",
-			own);
-	case NBD_REP_ERR_TOO_BIG:
-		return fail(h, -E2BIG, "%s is too large for the server%s", option, own);
-	default:
-		return fail(h, -EPROTO, "the server refuses %s with the unknown error %u%s", option,
-			    h->reply_type & ~NBD_REP_FLAG_ERROR, own);
-	}
+	return gk_nbd_refusal_explain(&refusal, h->why, sizeof(h->why));
 }
 
 static int unexpected_reply(struct gk_nbd_handshake *h)
 {
 	return fail(h, -EPROTO, "the server answers %s with a reply of type %u and %zu bytes",
-		    option_name(h->option), h->reply_type, h->need);
+		    gk_nbd_option_name(h->option), h->reply_type, h->need);
 }
 
 /* A session-wide refusal: whatever was asked, nothing else will be answered either. */
@@ -406,7 +351,7 @@ static bool hopeless(const struct gk_nbd_handshake *h)
 /* Whatever the refusal: what the URI asks for is not there, and nothing less will do. */
 static int reply_to_starttls(struct gk_nbd_handshake *h)
 {
-	char said[SHOWN_MESSAGE_BYTES];
+	char said[GK_NBD_REFUSAL_SHOWN_BYTES];
 
 	if (h->reply_type & NBD_REP_FLAG_ERROR)
 		return fail(h, -ENOTSUP,
@@ -422,7 +367,7 @@ static int reply_to_starttls(struct gk_nbd_handshake *h)
 static int reply_to_structured(struct gk_nbd_handshake *h)
 {
 	if (h->reply_type & NBD_REP_FLAG_ERROR) {
-		int r = refused(h, h->in, h->need);
+		int r = refused(h);
 
 		return hopeless(h) ? r : ask_main(h);
 	}
@@ -456,7 +401,7 @@ static int take_listed(struct gk_nbd_handshake *h)
 static int reply_to_list(struct gk_nbd_handshake *h)
 {
 	if (h->reply_type & NBD_REP_FLAG_ERROR) {
-		int r = refused(h, h->in, h->need);
+		int r = refused(h);
 
 		return hopeless(h) || h->list.n > 0 ? r : list_refused(h, r);
 	}
@@ -530,7 +475,7 @@ static int reply_to_info(struct gk_nbd_handshake *h)
 	if (h->reply_type == NBD_REP_INFO)
 		return take_info(h);
 	if (h->reply_type & NBD_REP_FLAG_ERROR) {
-		r = refused(h, h->in, h->need);
+		r = refused(h);
 		/* With one export to ask about, the way of old servers tells as much. */
 		if (h->reply_type == NBD_REP_ERR_UNSUP && h->list.n <= 1) {
 			ask_export_name(h);
@@ -542,7 +487,7 @@ static int reply_to_info(struct gk_nbd_handshake *h)
 		return unexpected_reply(h);
 	} else if (!h->have_export_info) {
 		r = fail(h, -EPROTO, "the server accepts %s without telling the size of the export",
-			 option_name(h->option));
+			 gk_nbd_option_name(h->option));
 	} else {
 		r = gk_nbd_export_facts_check(&h->current, h->why, sizeof(h->why));
 	}
@@ -562,16 +507,16 @@ static int take_header(struct gk_nbd_handshake *h)
 	h->reply_type = get32(h->in + 12);
 	if (get64(h->in) != NBD_REP_MAGIC)
 		return fail(h, -EPROTO, "the server's answer to %s does not start with NBD's magic",
-			    option_name(h->option));
+			    gk_nbd_option_name(h->option));
 	if (option != h->option)
 		return fail(h, -EPROTO, "the server answers option %u while %s was asked", option,
-			    option_name(h->option));
+			    gk_nbd_option_name(h->option));
 	if (len > GK_NBD_HANDSHAKE_MAX_PAYLOAD)
 		return fail(h, -EPROTO, "the server's answer to %s is too long (%u bytes)",
-			    option_name(h->option), len);
+			    gk_nbd_option_name(h->option), len);
 	if (++h->n_replies > limit)
 		return fail(h, -EPROTO, "the server does not come to an end answering %s",
-			    option_name(h->option));
+			    gk_nbd_option_name(h->option));
 	expect(h, STATE_PAYLOAD, len);
 	return -EAGAIN;
 }
