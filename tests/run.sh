@@ -26,9 +26,14 @@ top=$(dirname "$(dirname "$(realpath "$0")")")
 builds=${GK_TEST_BUILDS:-$top/build-tests}
 logs=$builds/logs
 passed=0 failed=0 skipped=0 failures=()
+pooled= # set within a job of side_by_side
 
 # outcome passed|failed|skipped NAME SECONDS [LOG]
 outcome() {
+	[ -z "$pooled" ] || {
+		printf '%s\t' "$@" && echo
+		return
+	}
 	printf '%-7s %s (%s s)\n' "$1" "$2" "$3"
 	case $1 in
 	passed) passed=$((passed + 1)) ;;
@@ -53,6 +58,45 @@ run_step() {
 	"$@" >"$log" 2>&1 </dev/null || result=failed
 	outcome "$result" "$name" $((SECONDS - start)) "$log"
 	[ "$result" = passed ]
+}
+
+# totals PASSED FAILED SKIPPED: of a runner that counts by itself.
+totals() {
+	[ -z "$pooled" ] || {
+		printf 'totals\t%s\n' "$*"
+		return
+	}
+	echo "        $1 passed, $2 failed, $3 skipped"
+	passed=$((passed + $1))
+	failed=$((failed + $2))
+	skipped=$((skipped + $3))
+}
+
+# side_by_side JOB...: runs these functions, with their arguments, as many at a time as there are processors: under
+# software emulation a guest keeps one busy, and most jobs are guests.
+side_by_side() {
+	local job result name seconds log
+
+	exec 3< <(
+		trap 'kill $(jobs -p)' TERM
+		pooled=1
+		for job; do
+			[ "$(jobs -rp | wc -l)" -lt "$(nproc)" ] || wait -n || true
+			$job &
+		done
+		wait
+	)
+	pool=$!
+	while IFS=$'\t' read -r result name seconds log; do
+		if [ "$result" = totals ]; then
+			# shellcheck disable=SC2086 # three numbers
+			totals $name
+		else
+			outcome "$result" "$name" "$seconds" "$log"
+		fi
+	done <&3
+	exec 3<&-
+	pool=
 }
 
 # configure_and_build NAME CMAKE-OPTIONS...
@@ -92,7 +136,7 @@ run_ctest() {
 	shift
 
 	without_randomisation ctest --test-dir "$builds/$build" --output-on-failure --timeout 120 \
-		-L unit "$@" >"$log" 2>&1 </dev/null || true
+		-j "$(nproc)" -L unit "$@" >"$log" 2>&1 </dev/null || true
 	while read -r number name result seconds; do
 		found=1
 		case $result in
@@ -124,44 +168,37 @@ native() {
 	[ "$1" = unit ] || ! build tsan || run_ctest tsan -R '^test_wire_|^test_daemon$'
 }
 
-# fuzz PROGRAM: prints "RESULT NAME SECONDS LOG". What it finds on the way to new code stays in the build folder.
+# fuzz NAME: what it finds on the way to new code stays in the build folder.
 fuzz() {
-	local name=${1##*/} log=$logs/${1##*/}.log start=$SECONDS result=failed
+	local name=$1 log=$logs/$1.log start=$SECONDS result=failed
 
 	mkdir -p "$builds/fuzz/found/$name"
-	! "$1" -max_total_time="${GK_FUZZ_SECONDS:-60}" -timeout=10 -artifact_prefix="$logs/$name-" \
+	! "$builds/fuzz/tests/fuzz/$name" -max_total_time="${GK_FUZZ_SECONDS:-60}" -timeout=10 -artifact_prefix="$logs/$name-" \
 		"$builds/fuzz/found/$name" "$top/tests/fuzz/corpus/${name#fuzz_}" >"$log" 2>&1 ||
 		! grep -q '^#[0-9]\{3,\}.*DONE' "$log" || result=passed
-	echo "$result $name $((SECONDS - start)) $log"
+	outcome "$result" "$name" $((SECONDS - start)) "$log"
 }
 
-# fuzz_all: as many at a time as there are processors.
 fuzz_all() {
-	local program result name seconds log
+	local programs
 
 	build fuzz || return 0
-	while read -r result name seconds log; do
-		outcome "$result" "$name" "$seconds" "$log"
-	done < <(
-		for program in "$builds"/fuzz/tests/fuzz/fuzz_*; do
-			[ "$(jobs -rp | wc -l)" -lt "$(nproc)" ] || wait -n || true
-			fuzz "$program" &
-		done
-		wait
-	)
+	programs=("$builds"/fuzz/tests/fuzz/fuzz_*)
+	programs=("${programs[@]##*/}")
+	side_by_side "${programs[@]/#/fuzz }"
 }
 
-# e2e_on KERNEL TEST...: runs tests in guests with that kernel, most of them in one. Prints a line
-# "RESULT NAME SECONDS LOG" for each. A test in whose guest the machine died has failed; the tests after it
-# get a new guest, as they do when a test left something behind.
+# e2e_on KERNEL: runs $tests in guests with that kernel, most of them in one. A test in whose guest the machine
+# died has failed; the tests after it get a new guest, as they do when a test left something behind.
 e2e_on() {
 	local kernel=$1 output status line name='' result milliseconds begun log left limit
-	shift
+
+	mapfile -t left < <(belonging_to "$kernel" "${tests[@]}")
+	set -- "${left[@]}"
 
 	# KASAN and lockdep under software emulation take several times as long.
 	[ "$kernel" != patched-debug ] || export GK_TIME_SCALE=${GK_TIME_SCALE:-6}
 	limit=${GK_GUEST_TIMEOUT:-$((3600 * ${GK_TIME_SCALE:-1}))}
-	left=("$@")
 	while [ ${#left[@]} -gt 0 ]; do
 		output=$logs/guest-$kernel-${left[0]}.log
 		name='' begun=$SECONDS status=0
@@ -181,7 +218,7 @@ e2e_on() {
 				else
 					echo "exit status $status" >>"$log"
 				fi
-				echo "$result $name $((milliseconds / 1000)).$((milliseconds % 1000 / 100)) $log"
+				outcome "$result" "$kernel: $name" "$((milliseconds / 1000)).$((milliseconds % 1000 / 100))" "$log"
 				left=("${left[@]:1}")
 				name=
 				;;
@@ -192,10 +229,12 @@ e2e_on() {
 			-p "$GK_BUILD/tests/control_crowd" bash tests/e2e/guest.sh "${left[@]}" 2>"$output" </dev/null)
 		if [ -n "$name" ]; then
 			cat "$output" >>"$log"
-			echo "failed $name $((SECONDS - begun)) $log"
+			outcome failed "$kernel: $name" $((SECONDS - begun)) "$log"
 			left=("${left[@]:1}")
 		elif [ ${#left[@]} -eq $# ]; then
-			printf "failed %s 0 $output\n" "${left[@]}"
+			for name in "${left[@]}"; do
+				outcome failed "$kernel: $name" 0 "$output"
+			done
 			return
 		fi
 		set -- "${left[@]}"
@@ -212,9 +251,9 @@ belonging_to() {
 	done
 }
 
-# end_to_end TEST...: on every kernel, the kernels side by side.
+# end_to_end JOB...: $tests on every kernel, and the jobs.
 end_to_end() {
-	local kernels kernel ready=() tests result name seconds log
+	local kernels kernel ready=()
 
 	read -r -a kernels <<<"${GK_KERNELS:-stock mainline patched}"
 	export GK_BUILD=$builds/gcc
@@ -223,22 +262,7 @@ end_to_end() {
 		! run_step "$kernel: a guest boots" "$top/tests/vm/run.sh" -k "$kernel" -t 180 \
 			gkproxy --version || ready+=("$kernel")
 	done
-	# Two at a time: under software emulation one guest keeps one processor busy.
-	exec 3< <(
-		trap 'kill $(jobs -p)' TERM
-		for kernel in "${ready[@]}"; do
-			[ "$(jobs -rp | wc -l)" -lt 2 ] || wait -n || true
-			mapfile -t tests < <(belonging_to "$kernel" "$@")
-			e2e_on "$kernel" "${tests[@]}" | sed -u "s/ / $kernel: /" &
-		done
-		wait
-	)
-	guests=$!
-	while read -r result kernel name seconds log; do
-		outcome "$result" "$kernel $name" "$seconds" "$log"
-	done <&3
-	exec 3<&-
-	guests=
+	side_by_side "${ready[@]/#/e2e_on }" "$@"
 }
 
 # Wants guests of its own, with other kernels in GK_SMALL_KERNELS.
@@ -253,19 +277,16 @@ small_memory() {
 # The kernel series' own tests count one by one; their runner says how many there were. The stress test runs
 # for a part of its 100,000 rounds.
 kernel_series() {
-	local runner=$top/kernel/selftest/vm.sh log totals
+	local runner=$top/kernel/selftest/vm.sh log line
 
 	[ -x "$runner" ] || return 0
 	run_step "the kernel series compiles with Debian's full configuration" "$top/kernel/build.sh" --check || true
 	export GK_STRESS_ROUNDS=${GK_STRESS_ROUNDS:-2000}
 	run_step "patched: the self-tests of the kernel series run to their end" "$runner" || return 0
 	log=$logs/patched--the-self-tests-of-the-kernel-series-run-to-their-end.log
-	totals=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n1) || true
-	if [[ $totals =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
-		echo "        $totals"
-		passed=$((passed + BASH_REMATCH[1]))
-		failed=$((failed + BASH_REMATCH[2]))
-		skipped=$((skipped + BASH_REMATCH[3]))
+	line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n1) || true
+	if [[ $line =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed,\ ([0-9]+)\ skipped$ ]]; then
+		totals "${BASH_REMATCH[@]:1}"
 	else
 		outcome failed "patched: the self-tests say how many passed" 0 "$log"
 	fi
@@ -294,8 +315,8 @@ esac
 
 mkdir -p "$logs"
 find "$logs" -name '*.log' -delete
-guests=
-trap '[ -z "$guests" ] || kill "$guests"' EXIT
+pool=
+trap '[ -z "$pool" ] || kill "$pool"' EXIT
 trap 'exit 130' INT TERM
 run_step "install what is needed" "$top/deploy/install-deps.sh" || mode=none
 
@@ -314,22 +335,23 @@ vm | all)
 			tests+=("${file%.sh}")
 		done
 	fi
-	if [ "$mode" = all ] || build gcc; then
-		end_to_end "${tests[@]}"
-		[ $# -gt 0 ] || small_memory
-		[ $# -gt 0 ] || kernel_series
-	fi
+	# The longest jobs first.
+	case $mode:$# in
+	all:*) end_to_end deploy small_memory kernel_series ;;
+	vm:0) ! build gcc || end_to_end small_memory kernel_series ;;
+	*) ! build gcc || end_to_end ;;
+	esac
 	;;
-esac
-case $mode in
-deploy | all) deploy ;;
+deploy) deploy ;;
 soak)
 	export GK_TEST_TIMEOUT=$((${GK_SOAK_SECONDS:-600} + 300)) GK_GUEST_TIMEOUT=$((3 * ${GK_SOAK_SECONDS:-600} + 600))
-	! build gcc || end_to_end soak soak-ktls soak-tls
+	tests=(soak soak-ktls soak-tls)
+	! build gcc || end_to_end
 	;;
 chaos)
 	export GK_TEST_TIMEOUT=$((${GK_CHAOS_SECONDS:-600} + 600)) GK_GUEST_TIMEOUT=$((${GK_CHAOS_SECONDS:-600} + 700))
-	! build gcc || end_to_end chaos
+	tests=(chaos)
+	! build gcc || end_to_end
 	;;
 esac
 
