@@ -48,6 +48,13 @@ def table($columns):
                                 + if endswith("-1") then ["syscalls_per_io", "enters_per_io"] else [] end)})),
     "",
     "calls, enters: of gkproxy's process, in a run of their own; \(.note)."
+  elif $subjects | index("nbdclient-1") then
+    table([{heading: "nbd-client: MB/s, CPU us/io", subjects: ["nbdclient-1"], fields: ["mbps", "cpu_us_per_io"]},
+           {heading: "gkproxy: MB/s, CPU us/io", subjects: ["gkproxy-user-1"], fields: ["mbps", "cpu_us_per_io"]},
+           {heading: "gkproxy over nbd-client: throughput, CPU", subjects: ["gkproxy-user-1"], fields: ["ratio", "cpu_ratio"]},
+           {heading: "nbdcopy over nbd-client: throughput, CPU", subjects: ["nbdcopy-1"], fields: ["ratio", "cpu_ratio"]}]),
+    "",
+    "Medians of \(.rounds) rounds of \(.seconds) s, ratios within a round. " + .note + "."
   else
     table([{heading: "libnbd: MB/s, CPU us/io, calls/io", subjects: ["libnbd-fio-1"],
             fields: ["mbps", "cpu_us_per_io", "syscalls_per_io"]},

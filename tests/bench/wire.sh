@@ -7,7 +7,7 @@ export LC_ALL=C
 
 usage() {
 	cat <<-'END'
-	usage: tests/bench/wire.sh [--quick] [--rounds N] [--seconds S] [--size MIB] [--jobs REGEX]
+	usage: tests/bench/wire.sh [--tls] [--quick] [--rounds N] [--seconds S] [--size MIB] [--jobs REGEX]
 	                           [--json FILE]
 
 	Measures the proxy's queue loop (data path copy, requests from user memory in place of ublk) beside
@@ -15,6 +15,8 @@ usage() {
 	virtual machine: against nbdkit's memory plugin and against a server that does nothing. The subjects of
 	a job run one after the other in every round. Prints a table; the numbers are medians of the rounds.
 
+	  --tls        TLS instead, against nbdkit: the queue loop with TLS in user space beside nbdcopy (libnbd), and beside
+	               itself in nbd.ko's place behind the proxy process with which nbd-client does TLS
 	  --quick      one round of short runs of a few jobs: shows that all works, measures little
 	  --rounds N   default 3
 	  --seconds S  of each run, default 2, besides 0.5 to warm up
@@ -22,7 +24,8 @@ usage() {
 	  --jobs REGEX only these
 	  --json FILE  writes the table there, too: markdown.sh makes one for a README of it
 
-	The client runs on the first CPU, the server on the others. Programs are taken from $GK_BUILD (default:
+	The client runs on the first CPU, the server on the others; with --tls, where one of the clients is two
+	processes, all run on all. Programs are taken from $GK_BUILD (default:
 	build/ in the source tree), where they are brought up to date first. A complete run takes about 12 minutes on
 	a quiet machine.
 	END
@@ -37,9 +40,10 @@ bench_dir=$(dirname "$(realpath "$0")")
 top=$(realpath "$bench_dir/../..")
 build=${GK_BUILD:-$top/build}
 command="tests/bench/wire.sh $*"
-rounds=3 seconds=2 warm_up=0.5 warm_up_ms=500 export_mib=256 jobs_wanted=. json='' quick=''
+rounds=3 seconds=2 warm_up=0.5 warm_up_ms=500 export_mib=256 jobs_wanted=. json='' quick='' tls=''
 while [ $# -gt 0 ]; do
 	case $1 in
+	--tls) tls=1 ;;
 	--quick) quick=1 rounds=1 seconds=1 warm_up=0.2 warm_up_ms=200 export_mib=64 ;;
 	--rounds) rounds=${2:?} && shift ;;
 	--seconds) seconds=${2:?} && shift ;;
@@ -69,18 +73,20 @@ trap 'exit 143' TERM
 "$top/deploy/install-deps.sh" bench
 {
 	[ -e "$build/Makefile" ] || [ -e "$build/build.ninja" ] || cmake -S "$top" -B "$build"
-	cmake --build "$build" --target wire_bench null_server -j "$(nproc)"
+	cmake --build "$build" --target wire_bench null_server in_nbd_kos_place cpu_ns -j "$(nproc)"
 } >"$tmp/build.log" 2>&1 || {
 	tail -n 30 "$tmp/build.log" >&2
 	die "the programs do not build in $build"
 }
 wire_bench=$build/tests/bench/wire_bench
 null_server=$build/tests/bench/null_server
+cpu_ns=$build/tests/bench/cpu_ns
 
 client=(taskset -c 0)
 server=()
 [ "$(nproc)" = 1 ] || server=(taskset -c "1-$(($(nproc) - 1))")
 [ "$(nproc)" != 1 ] || client=()
+[ -z "$tls" ] || client=() server=()
 
 # ---- servers ----
 
@@ -103,16 +109,18 @@ start_null() {
 	uris[null]=$uri$export_bytes
 }
 
-# nbdkit cannot be asked which port it found: a taken one makes it end, and another is tried.
+# start_nbdkit WHICH QUERY OPTION...: nbdkit cannot be asked which port it found: a taken one makes it end,
+# and another is tried.
 start_nbdkit() {
+	local which=$1 query=$2; shift 2
 	local deadline=$((SECONDS + 20)) pid port
 
 	for _ in {1..20}; do
 		port=$((20000 + RANDOM % 12000))
-		"${server[@]}" nbdkit -f -i 127.0.0.1 -p "$port" memory "$export_bytes" 2>"$tmp/nbdkit" &
+		"${server[@]}" nbdkit -f -i 127.0.0.1 -p "$port" "$@" memory "$export_bytes" 2>"$tmp/nbdkit" &
 		pid=$!
-		uris[nbdkit]=nbd://127.0.0.1:$port/
-		until answers "${uris[nbdkit]}"; do
+		uris[$which]=nbd${tls:+s}://127.0.0.1:$port/$query
+		until answers "${uris[$which]}"; do
 			kill -0 "$pid" 2>/dev/null || continue 2
 			[ "$SECONDS" -lt "$deadline" ] || die "nbdkit does not answer: $(cat "$tmp/nbdkit")"
 			sleep 0.02
@@ -121,6 +129,24 @@ start_nbdkit() {
 		return
 	done
 	die "nbdkit does not start: $(cat "$tmp/nbdkit")"
+}
+
+# Only with TLS, and only for clients that the authority vouches for.
+start_nbdkit_over_tls() {
+	# shellcheck disable=SC2034 # tls.sh wants it
+	local dir=$tmp
+
+	# shellcheck source=tests/lib/tls.sh
+	. "$top/tests/lib/tls.sh"
+	new_ca ca
+	new_cert ca server
+	new_cert ca client
+	server_files ca server "$tmp/server"
+	mkdir "$tmp/client"
+	cp "$pki/ca.pem" "$tmp/client/ca-cert.pem"
+	cp "$pki/client.pem" "$tmp/client/client-cert.pem"
+	cp "$pki/client.key" "$tmp/client/client-key.pem"
+	start_nbdkit tls "?tls-certificates=$tmp/client" --tls=require --tls-certificates="$tmp/server" --tls-verify-peer
 }
 
 # ---- one run of each subject: URI RW BYTES DEPTH; prints a measurement ----
@@ -140,6 +166,30 @@ run_gkproxy() {
 	flag=$(sequential_flag "$rw")
 	"${client[@]}" "$wire_bench" -u "$uri" -o "$(op_of "$rw")" -b "$bs" -d "$qd" ${flag:+"$flag"} \
 		-t "$seconds" -w "$warm_up"
+}
+
+# As many bytes a second as nbd-client's proxy process lets through: in nbd.ko's place, at the other end of its
+# socket pair, is our queue loop. CPU time is that of both; the proxy, which starts a session of its own, is known
+# by its arguments.
+run_nbdclient() {
+	local port=${1#*:*:} rw=$2 bs=$3 qd=$4 flag
+
+	port=${port%%/*}
+	flag=$(sequential_flag "$rw")
+	cat >"$tmp/in-nbd-kos-place" <<-END
+		proxy=\$(pgrep -P 1 -n -f "^nbd-client .* $port /dev/null")
+		before="\$("$cpu_ns" "\$proxy") \$(date +%s%N)"
+		"$wire_bench" -f 9 -s "$export_bytes" -o "$(op_of "$rw")" -b "$bs" -d "$qd" ${flag:+"$flag"} \
+			-t "$seconds" -w "$warm_up" >"$tmp/in-nbd-kos-place.json" || exit
+		echo "\$before \$("$cpu_ns" "\$proxy") \$(date +%s%N)" >"$tmp/in-nbd-kos-place.proxy"
+	END
+	IN_NBD_KOS_PLACE=". $tmp/in-nbd-kos-place" LD_PRELOAD=$build/tests/bench/in_nbd_kos_place.so \
+		nbd-client -nonetlink -nofork -N '' -certfile "$pki/client.pem" -keyfile "$pki/client.key" \
+		-cacertfile "$pki/ca.pem" -tlshostname localhost 127.0.0.1 "$port" /dev/null \
+		>"$tmp/nbd-client" 2>&1 || die "nbd-client: $(cat "$tmp/nbd-client")"
+	jq --slurpfile proxy "$tmp/in-nbd-kos-place.proxy" \
+		'$proxy as [$cpu, $from, $cpu_after, $to]
+		| .cpu_us_per_io += ($cpu_after - $cpu) / ($to - $from) * 1e6 / .iops' "$tmp/in-nbd-kos-place.json"
 }
 
 # fio_args URI RW BS QD: sets args to what all runs of fio have in common.
@@ -257,22 +307,31 @@ for size in 128 512; do
 			"${size}k-write-qd$depth write $((size * 1024)) $depth")
 	done
 done
+[ -z "$tls" ] || for size in 128 512 1024; do
+	tls_jobs+=("${size}k-read-qd8 read $((size * 1024)) 8" "${size}k-write-qd8 write $((size * 1024)) 8")
+done
+[ -z "$tls" ] || jobs=("${tls_jobs[@]}")
 [ -z "$quick" ] || mapfile -t jobs < <(printf '%s\n' "${jobs[@]}" |
 	grep -E '^(4k-randread-qd(1|64)|4k-randwrite-qd64|(128|512)k-.*-qd8) ')
 
-subjects=(libnbd-fio-1 gkproxy-copy-1 nbdcopy-1)
-
 # Its data must not be holes for the server, nor zeroes for nbdcopy.
 head -c "$export_bytes" /dev/urandom >"$shm/source"
-start_null
-start_nbdkit
-nbdcopy --allocated --sparse=0 "$shm/source" "${uris[nbdkit]}"
+if [ -n "$tls" ]; then
+	servers=(tls) subjects=(nbdclient-1 gkproxy-user-1 nbdcopy-1)
+	start_nbdkit_over_tls
+else
+	servers=(null nbdkit) subjects=(libnbd-fio-1 gkproxy-copy-1 nbdcopy-1)
+	start_null
+	start_nbdkit nbdkit ''
+fi
+nbdcopy --allocated --sparse=0 "$shm/source" "${uris[${servers[-1]}]}"
 
 measure() {
 	local subject=$1
 	shift
 
 	case $subject in
+	nbdclient*) run_nbdclient "$@" ;;
 	libnbd*) run_libnbd "$@" ;;
 	gkproxy*) run_gkproxy "$@" ;;
 	nbdcopy*) run_nbdcopy "$@" ;;
@@ -280,7 +339,7 @@ measure() {
 }
 
 for round in $(seq "$rounds"); do
-	for which in null nbdkit; do
+	for which in "${servers[@]}"; do
 		for job in "${jobs[@]}"; do
 			read -r name rw bs qd <<<"$job"
 			[[ $which:$name =~ $jobs_wanted ]] || continue
@@ -291,7 +350,7 @@ for round in $(seq "$rounds"); do
 				measure "$subject" "${uris[$which]}" "$rw" "$bs" "$qd" >"$tmp/one"
 				jq -c --arg job "$which:$name" --arg subject "$subject" --argjson round "$round" \
 					'{round: $round, job: $job, subject: $subject} + .' "$tmp/one" >>"$tmp/all"
-				[ "$round" = 1 ] || continue
+				[ "$round$tls" = 1 ] || continue
 				calls=$(syscalls_per_io "$subject" "${uris[$which]}" "$rw" "$bs" "$qd")
 				jq -nc --arg job "$which:$name" --arg subject "$subject" --argjson n "$calls" \
 					'{job: $job, subject: $subject, once: {syscalls_per_io: $n}}' >>"$tmp/all"
@@ -301,15 +360,20 @@ for round in $(seq "$rounds"); do
 done
 [ -s "$tmp/all" ] || die "no job is called like '$jobs_wanted'"
 
-note="data path copy with user memory as front, one TCP connection over loopback, client on one CPU; CPU of \
+if [ -n "$tls" ]; then
+	note="TLS in user space, AES by the processor's own instructions; one TCP connection over loopback; CPU of nbdclient: \
+the proxy process and the queue loop that stands in nbd.ko's place, of nbdcopy writes: reading the source from memory too"
+else
+	note="data path copy with user memory as front, one TCP connection over loopback, client on one CPU; CPU of \
 libnbd-fio includes fio's own, CPU of nbdcopy writes includes reading the source from memory; system calls \
 counted with $([ -n "$perf_counts" ] && echo perf || echo strace)"
-jq -s --arg base libnbd-fio-1 --arg twin "" --argjson by_latency false --arg kernel "$(uname -r)" \
+fi
+jq -s --arg base "${subjects[0]}" --arg twin "" --argjson by_latency false --arg kernel "$(uname -r)" \
 	--arg release "$(uname -v)" --arg command "$command" --argjson seconds "$seconds" --arg note "$note" -f "$bench_dir/report.jq" "$tmp/all" >"$tmp/report"
 [ -z "$json" ] || cp "$tmp/report" "$json"
 jq -r --arg columns "job=job subject=subject iops=IOPS mbps=MB/s p50_us=p50-us p99_us=p99-us \
 cpu_us_per_io=CPU-us/io cpu_us_per_mb=CPU-us/MB syscalls_per_io=calls/io ratio=ratio cpu_ratio=CPU-ratio" \
 	-f "$bench_dir/table.jq" "$tmp/report"
 echo
-echo "Medians of $rounds rounds on $(uname -r); ratio: throughput over libnbd-fio-1's, CPU-ratio: its CPU per" \
+echo "Medians of $rounds rounds on $(uname -r); ratio: throughput over ${subjects[0]}'s, CPU-ratio: its CPU per" \
 	"request, both within a round."

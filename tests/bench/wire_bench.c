@@ -3,9 +3,11 @@
  * The proxy's queue loop at native speed: the real loop, sessions and data path copy, with the
  * user-memory front in ublk's place, against any NBD server. Prints one line of JSON.
  *
- *   wire_bench -u URI [-o read|write] [-b BYTES] [-d DEPTH] [-c CONNECTIONS] [-S]
+ *   wire_bench -u URI | -f FD -s BYTES [-o read|write] [-b BYTES] [-d DEPTH] [-c CONNECTIONS] [-S]
  *              [-t SECONDS] [-w SECONDS] [-n REQUESTS] [-z BYTES]
  *
+ *   -f  a connected socket past the handshake, as nbd-client hands one to the kernel; of an export of
+ *       -s bytes
  *   -S  sequential offsets, else random ones
  *   -t  how long to measure, 5       -w  before that, to warm up, 0.5
  *   -n  so many requests instead, all of them measured: for counting system calls and instructions
@@ -34,6 +36,8 @@
 
 struct options {
 	const char *uri;
+	int fd; /* instead of uri; -1: none */
+	uint64_t export_bytes; /* of fd */
 	uint16_t type;
 	uint32_t block_bytes;
 	unsigned int depth;
@@ -231,21 +235,11 @@ static void print(const struct bench *bench, const struct mark *from, const stru
 	       per(b->staged_bytes - a->staged_bytes, n) / options->block_bytes);
 }
 
-static void set_up(struct bench *bench)
+/* The connections of a URI, dialled. Returns the size of the export. */
+static uint64_t dial(const struct options *options, struct gk_dialled *dialled)
 {
-	const struct options *options = &bench->options;
 	struct gk_dial_options dial = {
 		.mode = GK_NBD_HANDSHAKE_GO, .connect_timeout_s = 10, .cancel_fd = -1};
-	struct gk_dialled *dialled = calloc(options->connections, sizeof(*dialled));
-	struct gk_queue_params params = {
-		.front = &mem_front_ops,
-		.front_data = &bench->front,
-		.depth = options->depth,
-		.n_sessions = options->connections,
-		.max_io_bytes = options->block_bytes,
-		.path = options->zero_copy ? &mem_path_single : NULL,
-		.threshold_bytes = options->threshold_bytes,
-	};
 	char why[GK_DIAL_WHY_BYTES];
 	struct gk_nbd_uri uri;
 	int n;
@@ -257,7 +251,34 @@ static void set_up(struct bench *bench)
 		errx(1, "%s", why);
 	if ((unsigned int)n < options->connections)
 		errx(1, "%s takes only one connection", options->uri);
-	bench->n_blocks = dialled[0].facts.size_bytes / options->block_bytes;
+	gk_nbd_uri_done(&uri);
+	return dialled[0].facts.size_bytes;
+}
+
+static void set_up(struct bench *bench)
+{
+	const struct options *options = &bench->options;
+	struct gk_dialled *dialled = calloc(options->connections, sizeof(*dialled));
+	struct gk_queue_params params = {
+		.front = &mem_front_ops,
+		.front_data = &bench->front,
+		.depth = options->depth,
+		.n_sessions = options->connections,
+		.max_io_bytes = options->block_bytes,
+		.path = options->zero_copy ? &mem_path_single : NULL,
+		.threshold_bytes = options->threshold_bytes,
+	};
+	uint64_t export_bytes = options->export_bytes;
+
+	if (!dialled)
+		errx(1, "out of memory");
+	if (options->fd < 0) {
+		export_bytes = dial(options, dialled);
+	} else {
+		dialled[0].fd = options->fd;
+		dialled[0].facts.block_max = UINT32_C(32) << 20;
+	}
+	bench->n_blocks = export_bytes / options->block_bytes;
 	if (!bench->n_blocks)
 		errx(1, "the export is smaller than a block");
 	bench->random = UINT64_C(0x9e3779b97f4a7c15);
@@ -271,20 +292,27 @@ static void set_up(struct bench *bench)
 	for (unsigned int i = 0; i < options->depth; i++)
 		memset(mem_front_data(&bench->queue, (uint16_t)i), (int)i + 1,
 		       options->block_bytes);
-	for (int i = 0; i < n; i++) {
-		struct gk_session_facts facts = {.max_payload = dialled[i].facts.block_max};
+	for (unsigned int i = 0; i < options->connections; i++) {
+		struct gk_session_facts facts = {
+			.max_payload = dialled[i].facts.block_max,
+			.tls = dialled[i].tls,
+			.ktls = dialled[i].ktls,
+			.tls_version = dialled[i].tls_version,
+			.tls_cipher = dialled[i].tls_cipher,
+		};
 
-		gk_session_up(&bench->queue.sessions[i], (unsigned int)i, dialled[i].fd, &facts);
+		gk_session_up(&bench->queue.sessions[i], i, dialled[i].fd, &facts);
 		dialled[i].fd = -1;
+		dialled[i].tls = NULL;
 		gk_dial_done(&dialled[i]);
 	}
 	free(dialled);
-	gk_nbd_uri_done(&uri);
 }
 
 static struct options parse(int argc, char **argv)
 {
 	struct options options = {
+		.fd = -1,
 		.type = NBD_CMD_READ,
 		.block_bytes = 4096,
 		.depth = 128,
@@ -294,10 +322,16 @@ static struct options parse(int argc, char **argv)
 	};
 	int option;
 
-	while ((option = getopt(argc, argv, "u:o:b:d:c:St:w:n:z:")) != -1) {
+	while ((option = getopt(argc, argv, "u:f:s:o:b:d:c:St:w:n:z:")) != -1) {
 		switch (option) {
 		case 'u':
 			options.uri = optarg;
+			break;
+		case 'f':
+			options.fd = (int)strtol(optarg, NULL, 10);
+			break;
+		case 's':
+			options.export_bytes = strtoull(optarg, NULL, 10);
 			break;
 		case 'o':
 			options.type = strcmp(optarg, "write") ? NBD_CMD_READ : NBD_CMD_WRITE;
@@ -331,9 +365,9 @@ static struct options parse(int argc, char **argv)
 			exit(2);
 		}
 	}
-	if (!options.uri || !options.block_bytes || !options.depth || options.depth > 4096 ||
-	    !options.connections)
-		errx(2, "usage: wire_bench -u URI [-o read|write] [-b BYTES] [-d DEPTH] "
+	if (!options.uri == (options.fd < 0) || !options.block_bytes || !options.depth || options.depth > 4096 ||
+	    !options.connections || (options.fd >= 0 && options.connections > 1))
+		errx(2, "usage: wire_bench -u URI | -f FD -s BYTES [-o read|write] [-b BYTES] [-d DEPTH] "
 			"[-c CONNECTIONS] [-S] [-t SECONDS] [-w SECONDS] [-n REQUESTS] [-z BYTES]");
 	return options;
 }
