@@ -27,6 +27,7 @@ struct client {
 	uint64_t ticket; /* of the request that is carried out */
 	bool waiting;    /* for gk_control_answer() */
 	bool discarding; /* the rest of a line that is too long */
+	bool refused;    /* may ask for nothing, and is closed behind the answer that says so */
 	char *line;      /* what came of the next requests */
 	size_t have;
 	size_t discarded;
@@ -278,6 +279,10 @@ static void client_write(struct gk_control *control, struct client *client)
 	client->since_ms = now_ms();
 	if (client->sent < client->answer_len)
 		return;
+	if (client->refused) {
+		client_close(client);
+		return;
+	}
 	free(client->answer);
 	client->answer = NULL;
 	client_requests(control, client);
@@ -346,9 +351,11 @@ static void accept_client(struct gk_control *control)
 		return;
 	}
 	*client = (struct client){.fd = fd, .since_ms = now_ms()};
-	if (!is_allowed(fd))
+	if (!is_allowed(fd)) {
+		client->refused = true;
 		client_answer(client, gk_control_error("forbidden", "only for root and the user "
 						       "that gkproxy runs as"));
+	}
 	client_watch(control, client);
 }
 

@@ -34,6 +34,21 @@ int __wrap_clock_gettime(clockid_t id, struct timespec *ts)
 	return r;
 }
 
+/* Who the clients are, as the kernel tells it; -1: who they really are. */
+static int peer_uid;
+
+int __real_getsockopt(int fd, int level, int name, void *value, socklen_t *len);
+int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len);
+
+int __wrap_getsockopt(int fd, int level, int name, void *value, socklen_t *len)
+{
+	int r = __real_getsockopt(fd, level, name, value, len);
+
+	if (level == SOL_SOCKET && name == SO_PEERCRED && peer_uid >= 0)
+		((struct ucred *)value)->uid = (uid_t)peer_uid;
+	return r;
+}
+
 struct rig {
 	char dir[32];
 	char path[64];
@@ -78,6 +93,7 @@ static int set_up(void **state)
 	snprintf(rig->path, sizeof(rig->path), "%s/socket", rig->dir);
 	rig->listen_fd = gk_control_listen(rig->path);
 	skipped_ms = 0;
+	peer_uid = -1;
 	*state = rig;
 	return rig->listen_fd < 0 ||
 	       gk_control_new(rig->listen_fd, handle, rig, &rig->control) < 0;
@@ -203,6 +219,30 @@ static void a_second_daemon_is_refused_and_a_dead_ones_socket_replaced(void **st
 	assert_true(rig->listen_fd >= 0);
 	assert_int_equal(gk_control_new(rig->listen_fd, handle, rig, &rig->control), 0);
 	still_serves(rig);
+}
+
+/* Whatever the mode of the socket: another user is told so, and nothing of it is carried out. */
+static void a_stranger_is_refused_whatever_it_says(void **state)
+{
+	static const char request[] = "{\"command\": \"echo\", \"text\": 1}\n";
+	struct rig *rig = *state;
+	int fd, late;
+
+	peer_uid = (int)geteuid() + 4711;
+	fd = client(rig);
+	late = client(rig);
+	/* It is there before the stranger is, and behind the refusal. */
+	assert_int_equal(send(fd, request, strlen(request), 0), strlen(request));
+	hears(rig, fd, "\"code\":\"forbidden\"");
+	hears(rig, late, "\"code\":\"forbidden\"");
+	turn(rig);
+	(void)!send(late, request, strlen(request), MSG_NOSIGNAL);
+	turn(rig);
+	assert_int_equal(rig->handled, 0);
+	peer_uid = -1;
+	still_serves(rig);
+	close(fd);
+	close(late);
 }
 
 static void what_is_no_request_gets_an_error_and_the_next_one_is_answered(void **state)
@@ -514,6 +554,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(the_socket_is_for_its_owner),
 		TEST(a_second_daemon_is_refused_and_a_dead_ones_socket_replaced),
+		TEST(a_stranger_is_refused_whatever_it_says),
 		TEST(what_is_no_request_gets_an_error_and_the_next_one_is_answered),
 		TEST(deep_nesting_is_an_error),
 		TEST(requests_may_come_in_pieces_or_together),
