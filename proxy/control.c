@@ -93,13 +93,15 @@ json_t *gk_control_error(const char *code, const char *format, ...)
 static bool is_served(const struct sockaddr_un *addr)
 {
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	struct stat st;
 	bool served;
 
 	if (fd < 0)
 		return false;
 	/* EAGAIN: it listens, but has as many waiting as it can. */
 	served = !connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) || errno == EAGAIN;
-	if (!served && errno == ECONNREFUSED)
+	/* A file that is no socket refuses connections as well, and is not ours to remove. */
+	if (!served && errno == ECONNREFUSED && !stat(addr->sun_path, &st) && S_ISSOCK(st.st_mode))
 		unlink(addr->sun_path);
 	close(fd);
 	return served;
@@ -137,7 +139,9 @@ out:
 		return fd;
 	if (fd >= 0)
 		close(fd);
-	gk_log(GK_LOG_ERROR, "cannot listen on %s: %s", path, gk_strerror(r));
+	gk_log(GK_LOG_ERROR, "cannot listen on %s: %s%s", path, gk_strerror(r),
+	       r == -EADDRINUSE ? ": something is there that is no socket; choose another "
+				  "control.socket" : "");
 	return r;
 }
 

@@ -221,6 +221,27 @@ static void a_second_daemon_is_refused_and_a_dead_ones_socket_replaced(void **st
 	still_serves(rig);
 }
 
+/* A typing mistake in control.socket must not cost anybody a file. */
+static void a_file_in_the_way_stays(void **state)
+{
+	struct rig *rig = *state;
+	char path[80], text[8] = "";
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/file", rig->dir);
+	file = fopen(path, "w");
+	assert_non_null(file);
+	fputs("mine", file);
+	assert_int_equal(fclose(file), 0);
+	assert_int_equal(gk_control_listen(path), -EADDRINUSE);
+	file = fopen(path, "r");
+	assert_non_null(file);
+	assert_non_null(fgets(text, sizeof(text), file));
+	assert_string_equal(text, "mine");
+	fclose(file);
+	unlink(path);
+}
+
 /* Whatever the mode of the socket: another user is told so, and nothing of it is carried out. */
 static void a_stranger_is_refused_whatever_it_says(void **state)
 {
@@ -554,6 +575,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(the_socket_is_for_its_owner),
 		TEST(a_second_daemon_is_refused_and_a_dead_ones_socket_replaced),
+		TEST(a_file_in_the_way_stays),
 		TEST(a_stranger_is_refused_whatever_it_says),
 		TEST(what_is_no_request_gets_an_error_and_the_next_one_is_answered),
 		TEST(deep_nesting_is_an_error),
