@@ -22,6 +22,7 @@
 
 /* Only ciphers that authenticate what they encrypt, which are also those that the kernel has. */
 #define CERT_CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20:DHE+AESGCM:DHE+CHACHA20:!PSK:!aNULL"
+#define ALWAYS_NOT   ":!aNULL:!eNULL"
 #define PSK_CIPHERS                                                                                \
 	"DHE-PSK-AES256-GCM-SHA384:DHE-PSK-AES128-GCM-SHA256:ECDHE-PSK-CHACHA20-POLY1305:"         \
 	"DHE-PSK-CHACHA20-POLY1305:PSK-AES256-GCM-SHA384:PSK-AES128-GCM-SHA256:"                   \
@@ -326,13 +327,17 @@ static int setup_psk(const struct maker *m)
 
 /* -- versions and ciphers -- */
 
-/* Names of TLS 1.3 begin with "TLS_", older ones do not. Versions without a cipher are refused. */
+/*
+ * Names of TLS 1.3 begin with "TLS_", older ones do not. Versions without a cipher are refused. At
+ * "@SECLEVEL=0" many a group of names holds ciphers without a certificate: with those OpenSSL would
+ * ask nobody who the server is.
+ */
 static int set_ciphers(const struct maker *m)
 {
 	const char *default_list = m->context->psk ? PSK_CIPHERS : CERT_CIPHERS;
 	const char *given = m->options->ciphers;
 	SSL_CTX *ssl = m->context->ssl;
-	char suites[1024] = "", list[1024] = "";
+	char suites[1024] = "", list[sizeof(suites) + sizeof(ALWAYS_NOT)] = "";
 
 	if (!*given) {
 		if (m->context->psk && !SSL_CTX_set_ciphersuites(ssl, PSK_SUITES))
@@ -341,7 +346,7 @@ static int set_ciphers(const struct maker *m)
 			       ? 0
 			       : fail(m, -ENOTSUP, "OpenSSL lacks %s", default_list);
 	}
-	if (strlen(given) >= sizeof(list))
+	if (strlen(given) >= sizeof(suites))
 		return fail(m, -EINVAL, "tls.ciphers is too long");
 	while (*given) {
 		size_t n = strcspn(given, ":");
@@ -351,11 +356,13 @@ static int set_ciphers(const struct maker *m)
 			sprintf(to + strlen(to), "%s%.*s", *to ? ":" : "", (int)n, given);
 		given += n + (given[n] == ':');
 	}
+	if (*list)
+		strcat(list, ALWAYS_NOT);
 	if ((*suites && !SSL_CTX_set_ciphersuites(ssl, suites)) ||
 	    (*list && !SSL_CTX_set_cipher_list(ssl, list)) || (!*suites && !*list))
 		return fail(m, -EINVAL,
 			    "tls.ciphers has a name that OpenSSL does not know (\"openssl ciphers "
-			    "-s\" lists them)");
+			    "-s\" lists them), or none that encrypts and proves who the server is");
 	if (!*suites)
 		SSL_CTX_set_max_proto_version(ssl, TLS1_2_VERSION);
 	if (!*list)

@@ -148,6 +148,23 @@ static void versions_and_ciphers_can_be_narrowed(void **state)
 	expect(&options, &wish, -ENOTSUP, "shares no TLS version or cipher");
 }
 
+/* Ciphers without a certificate come with some groups of names, and nobody is asked for one then. */
+static void no_cipher_goes_without_proof(void **state)
+{
+	struct gk_tls_options options = tls_server_options(&ca, "disk.example");
+	struct tls_server_wish wish = {.max_version = TLS1_2_VERSION,
+				       .ciphers = "AECDH-AES128-SHA:@SECLEVEL=0"};
+
+	(void)state;
+	options.ciphers = "HIGH:@SECLEVEL=0";
+	expect(&options, &wish, -ENOTSUP, "shares no TLS version or cipher");
+	wish = (struct tls_server_wish){.cert = "server", .max_version = TLS1_2_VERSION};
+	expect(&options, &wish, 0, NULL);
+	wish.ciphers = "ECDHE-ECDSA-NULL-SHA:@SECLEVEL=0";
+	options.ciphers = "ALL:eNULL:@SECLEVEL=0";
+	expect(&options, &wish, -ENOTSUP, "shares no TLS version or cipher");
+}
+
 static void a_key_that_both_know_is_enough(void **state)
 {
 	static const int versions[] = {TLS1_2_VERSION, TLS1_3_VERSION};
@@ -222,6 +239,8 @@ static void mistakes_in_files_are_named(void **state)
 	options = tls_server_options(&ca, "h");
 	options.ciphers = "NOT-A-CIPHER";
 	no_context(&options, -EINVAL, "tls.ciphers has a name");
+	options.ciphers = "AECDH-AES128-SHA:@SECLEVEL=0";
+	no_context(&options, -EINVAL, "none that encrypts and proves who the server is");
 	options.ciphers = "ECDHE-ECDSA-AES128-GCM-SHA256";
 	options.only_1_3 = true;
 	no_context(&options, -EINVAL, "none of TLS 1.3");
@@ -320,6 +339,7 @@ int main(void)
 		cmocka_unit_test(the_wrong_server_is_not),
 		cmocka_unit_test(a_server_may_want_to_know_us),
 		cmocka_unit_test(versions_and_ciphers_can_be_narrowed),
+		cmocka_unit_test(no_cipher_goes_without_proof),
 		cmocka_unit_test(a_key_that_both_know_is_enough),
 		cmocka_unit_test(mistakes_in_files_are_named),
 		cmocka_unit_test(what_is_unsafe_is_warned_of),
