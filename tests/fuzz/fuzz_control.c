@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -19,6 +18,7 @@
 #include "daemon.h"
 #include "fuzz.h"
 #include "log.h"
+#include "no_devices.h"
 
 #define SPACES	(GK_CONTROL_REQUEST_BYTES - 8)
 #define CLIENTS 2
@@ -34,68 +34,6 @@ struct client {
 static struct gk_daemon daemon_;
 static struct client clients[CLIENTS];
 static char conf_path[64];
-static int go_on_fd; /* what is being attached goes on when this is readable */
-static bool refuse;
-
-/* -- what stands for ublk and the servers -- */
-
-int __wrap_gk_ublk_ctrl_open(struct gk_ublk_ctrl *ctrl);
-int __wrap_gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
-			    const struct gk_device_config *config, const char *state_dir,
-			    int cancel_fd, struct gk_device **ret_device);
-void __wrap_gk_device_detach(struct gk_device *device);
-void __wrap_gk_device_keep(struct gk_device *device);
-bool __wrap_gk_holders_find(int dev_id, char *what, size_t size);
-
-int __wrap_gk_ublk_ctrl_open(struct gk_ublk_ctrl *ctrl)
-{
-	ctrl->fd = -1;
-	return 0;
-}
-
-int __wrap_gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
-			    const struct gk_device_config *config, const char *state_dir,
-			    int cancel_fd, struct gk_device **ret_device)
-{
-	struct pollfd fds[] = {{.fd = go_on_fd, .events = POLLIN},
-			       {.fd = cancel_fd, .events = POLLIN}};
-	struct gk_device *device;
-
-	(void)probe;
-	(void)state_dir;
-	CHECK(config->name && config->n_remotes);
-	while (poll(fds, 2, -1) < 0)
-		;
-	if (fds[1].revents)
-		return -ECANCELED;
-	if (refuse)
-		return -ECONNREFUSED;
-	device = calloc(1, sizeof(*device));
-	CHECK(device);
-	*device = (struct gk_device){.config = config, .ctrl = ctrl, .path = &gk_path_copy};
-	CHECK(!gk_reconnect_init(&device->reconnect));
-	*ret_device = device;
-	return 0;
-}
-
-void __wrap_gk_device_detach(struct gk_device *device)
-{
-	gk_reconnect_done(&device->reconnect);
-	free(device);
-}
-
-void __wrap_gk_device_keep(struct gk_device *device)
-{
-	__wrap_gk_device_detach(device);
-}
-
-bool __wrap_gk_holders_find(int dev_id, char *what, size_t size)
-{
-	(void)dev_id;
-	(void)what;
-	(void)size;
-	return false;
-}
 
 /* -- the daemon -- */
 
@@ -115,7 +53,8 @@ static void set_up(void)
 
 	CHECK(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
 	snprintf(conf_path, sizeof(conf_path), "/proc/self/fd/%d", fd);
-	go_on_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	no_devices_reset();
+	no_devices.all_slow = true;
 	daemon_.listen_fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	/* The kernel picks a name. */
 	CHECK(!bind(daemon_.listen_fd, (struct sockaddr *)&address, sizeof(sa_family_t)));
@@ -133,7 +72,7 @@ static void attached(void *arg, uint64_t ticket, struct gk_step *steps, size_t n
 
 static void let_go_on(void)
 {
-	CHECK(!eventfd_write(go_on_fd, 1));
+	no_devices_go_on(true);
 	while (daemon_.devices.jobs) {
 		struct pollfd done = {.fd = daemon_.devices.done_fd, .events = POLLIN};
 
@@ -141,7 +80,7 @@ static void let_go_on(void)
 		(void)poll(&done, 1, -1);
 		gk_devices_step(&daemon_.devices);
 	}
-	CHECK(!eventfd_read(go_on_fd, &(eventfd_t){0}));
+	no_devices_go_on(false);
 }
 
 static void begin(const uint8_t *choice)
@@ -155,11 +94,11 @@ static void begin(const uint8_t *choice)
 	CHECK(!gk_config_device_copy(&daemon_.config->devices[0], &config));
 	step->entry = gk_devices_add(&daemon_.devices, config, true);
 	step->attach = true;
-	refuse = false;
+	no_devices.refuse = false;
 	CHECK(!gk_devices_start(&daemon_.devices, step, 1, true, attached, NULL, 0));
 	let_go_on();
 	daemon_.ready = !(choice[0] & 1);
-	refuse = choice[0] & 2;
+	no_devices.refuse = choice[0] & 2;
 	CHECK(!gk_control_new(daemon_.listen_fd, gk_requests_handle, &daemon_, &daemon_.control));
 }
 
@@ -309,7 +248,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size < 2)
 		return 0;
-	if (!go_on_fd)
+	if (no_devices.go_on_fd < 0)
 		set_up();
 	memset(spaces, ' ', sizeof(spaces));
 	leave = data[0] & 8;

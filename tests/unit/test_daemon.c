@@ -15,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -25,101 +24,10 @@
 #include "control_ask.h"
 #include "daemon.h"
 #include "log.h"
+#include "no_devices.h"
 
 static char dir[] = "/tmp/gk-test-daemon-XXXXXX";
 static char conf[64], socket_path[64];
-static int go_on_fd;       /* what is slow goes on when this is readable */
-static unsigned int n_alive; /* devices */
-static unsigned int n_forced;
-static unsigned int n_kept;
-static unsigned int next_id;
-
-/* -- what stands for ublk and the servers -- */
-
-int __wrap_gk_ublk_ctrl_open(struct gk_ublk_ctrl *ctrl);
-void __wrap_gk_probe_run(struct gk_probe *probe);
-int __wrap_gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
-			    const struct gk_device_config *config, const char *state_dir,
-			    int cancel_fd, struct gk_device **ret_device);
-void __wrap_gk_device_detach(struct gk_device *device);
-void __wrap_gk_device_keep(struct gk_device *device);
-bool __wrap_gk_holders_find(int dev_id, char *what, size_t size);
-
-int __wrap_gk_ublk_ctrl_open(struct gk_ublk_ctrl *ctrl)
-{
-	ctrl->fd = -1;
-	return 0;
-}
-
-void __wrap_gk_probe_run(struct gk_probe *probe)
-{
-	*probe = (struct gk_probe){.ublk = -ENOENT};
-}
-
-/* 0, or -ECANCELED. */
-static int wait_to_go_on(int cancel_fd)
-{
-	struct pollfd fds[] = {{.fd = go_on_fd, .events = POLLIN},
-			       {.fd = cancel_fd, .events = POLLIN}};
-
-	while (poll(fds, 2, -1) < 0)
-		;
-	return fds[1].revents ? -ECANCELED : 0;
-}
-
-int __wrap_gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
-			    const struct gk_device_config *config, const char *state_dir,
-			    int cancel_fd, struct gk_device **ret_device)
-{
-	struct gk_device *device;
-	int r = 0;
-
-	assert_non_null(probe);
-	assert_string_equal(state_dir, dir);
-	if (!strncmp(config->name, "bad", 3)) {
-		gk_log(GK_LOG_ERROR, "%s: no server there", config->name);
-		return -ECONNREFUSED;
-	}
-	if (!strncmp(config->name, "slow", 4))
-		r = wait_to_go_on(cancel_fd);
-	if (r)
-		return r;
-	device = calloc(1, sizeof(*device));
-	*device = (struct gk_device){.config = config, .ctrl = ctrl, .path = &gk_path_copy};
-	device->dev_id = (int)__atomic_fetch_add(&next_id, 1, __ATOMIC_RELAXED);
-	device->plan.size_bytes = 4096;
-	assert_int_equal(gk_reconnect_init(&device->reconnect), 0);
-	__atomic_fetch_add(&n_alive, 1, __ATOMIC_RELAXED);
-	*ret_device = device;
-	return 0;
-}
-
-void __wrap_gk_device_detach(struct gk_device *device)
-{
-	if (strstr(device->config->name, "lingering"))
-		(void)wait_to_go_on(-1);
-	if (device->impatient) {
-		gk_log(GK_LOG_WARNING, "%s: removed by force", device->config->name);
-		__atomic_fetch_add(&n_forced, 1, __ATOMIC_RELAXED);
-	}
-	gk_reconnect_done(&device->reconnect);
-	__atomic_fetch_sub(&n_alive, 1, __ATOMIC_RELAXED);
-	free(device);
-}
-
-void __wrap_gk_device_keep(struct gk_device *device)
-{
-	__atomic_fetch_add(&n_kept, 1, __ATOMIC_RELAXED);
-	free(device);
-}
-
-static int held_id = -1;
-
-bool __wrap_gk_holders_find(int dev_id, char *what, size_t size)
-{
-	snprintf(what, size, "mounted at /mnt");
-	return dev_id == __atomic_load_n(&held_id, __ATOMIC_RELAXED);
-}
 
 /* -- the daemon on its thread -- */
 
@@ -253,25 +161,13 @@ static void end_daemon(int want)
 	pthread_join(thread, NULL);
 	running = false;
 	assert_int_equal(result, want);
-	assert_int_equal(n_alive, 0);
-}
-
-static void let_go_on(bool on)
-{
-	uint64_t count = 1;
-
-	if (on)
-		assert_int_equal(write(go_on_fd, &count, sizeof(count)), sizeof(count));
-	else
-		assert_true(read(go_on_fd, &count, sizeof(count)) == sizeof(count) || errno == EAGAIN);
+	assert_int_equal(no_devices.n_alive, 0);
 }
 
 static int set_up(void **state)
 {
 	(void)state;
-	held_id = -1;
-	next_id = n_forced = n_kept = 0;
-	let_go_on(false);
+	no_devices_reset();
 	return 0;
 }
 
@@ -281,11 +177,11 @@ static int tear_down(void **state)
 	(void)state;
 	if (!running)
 		return 0;
-	let_go_on(true);
+	no_devices_go_on(true);
 	kill(getpid(), SIGTERM);
 	pthread_join(thread, NULL);
 	running = false;
-	n_alive = 0;
+	no_devices.n_alive = 0;
 	return 0;
 }
 
@@ -300,7 +196,6 @@ static int make_directory(void **state)
 	sigaddset(&set, SIGHUP);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	gk_log_set_level(GK_LOG_ERROR);
-	go_on_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
 	if (!mkdtemp(dir))
 		return -1;
 	snprintf(conf, sizeof(conf), "%s/proxy.conf", dir);
@@ -312,7 +207,6 @@ static int remove_directory(void **state)
 {
 	(void)state;
 	unlink(conf);
-	close(go_on_fd);
 	return rmdir(dir);
 }
 
@@ -360,11 +254,11 @@ static void a_device_in_use_is_detached_only_by_force(void **state)
 	(void)state;
 	start_daemon("devices = ( " DEVICE("a") ", " DEVICE("b") " );");
 	is_ready();
-	__atomic_store_n(&held_id, 1, __ATOMIC_RELAXED);
+	__atomic_store_n(&no_devices.held_id, 1, __ATOMIC_RELAXED);
 	is_refused(DETACH("b"), "b: /dev/ublkb1 is mounted at /mnt");
 	devices_are("a up, b up");
 	is_answered(FORCE("b"), "\"warning\":\"b: removed by force\"");
-	assert_int_equal(__atomic_load_n(&n_forced, __ATOMIC_RELAXED), 1);
+	assert_int_equal(__atomic_load_n(&no_devices.n_forced, __ATOMIC_RELAXED), 1);
 	devices_are("a up");
 	end_daemon(0);
 }
@@ -408,7 +302,7 @@ static void nobody_waits_for_what_takes_long(void **state)
 	is_refused(DETACH("lingering"), "being detached already");
 	is_refused(RELOAD, "being attached or detached");
 	is_answered(DETACH("b"), "\"name\":\"b\"");
-	let_go_on(true);
+	no_devices_go_on(true);
 	ends_with(attach, "\"ok\":true");
 	ends_with(detach, "\"ok\":true");
 	devices_are("a up, slow up");
@@ -458,11 +352,11 @@ static void reload_attaches_detaches_and_leaves_alone(void **state)
 			    "\"unchanged\":[\"extra\"]");
 	is_answered("{\"command\":\"status\",\"name\":\"extra\"}", "\"origin\":\"file\"");
 	/* In use: it stays, and goes with the next reload that finds it free. */
-	__atomic_store_n(&held_id, 3, __ATOMIC_RELAXED);
+	__atomic_store_n(&no_devices.held_id, 3, __ATOMIC_RELAXED);
 	write_conf(ONE);
 	is_answered(RELOAD, "\"error\":\"extra: /dev/ublkb3 is mounted at /mnt");
 	devices_are("extra up, a up");
-	__atomic_store_n(&held_id, -1, __ATOMIC_RELAXED);
+	__atomic_store_n(&no_devices.held_id, -1, __ATOMIC_RELAXED);
 	is_answered(RELOAD, "\"detached\":[\"extra\"]");
 	devices_are("a up");
 	end_daemon(0);
@@ -498,7 +392,7 @@ static void sighup_reloads_also_when_something_else_goes_on(void **state)
 	write_conf(ONE);
 	kill(getpid(), SIGHUP);
 	is_answered(ATTACH("c"), "c");
-	let_go_on(true);
+	no_devices_go_on(true);
 	ends_with(attach, "\"ok\":true");
 	devices_become("slow up, c up, a up");
 	end_daemon(0);
@@ -511,8 +405,8 @@ static void a_device_that_fails_at_the_start_ends_it(void **state)
 	pthread_join(thread, NULL);
 	running = false;
 	assert_int_equal(result, -ECONNREFUSED);
-	assert_int_equal(n_alive, 0);
-	assert_int_equal(next_id, 1);
+	assert_int_equal(no_devices.n_alive, 0);
+	assert_int_equal(no_devices.next_id, 1);
 }
 
 static void a_signal_ends_the_start(void **state)

@@ -23,61 +23,7 @@
 #include "daemon.h"
 #include "growth.h"
 #include "log.h"
-
-int __wrap_gk_ublk_ctrl_open(struct gk_ublk_ctrl *ctrl);
-void __wrap_gk_probe_run(struct gk_probe *probe);
-int __wrap_gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
-			    const struct gk_device_config *config, const char *state_dir,
-			    int cancel_fd, struct gk_device **ret_device);
-void __wrap_gk_device_detach(struct gk_device *device);
-void __wrap_gk_device_keep(struct gk_device *device);
-bool __wrap_gk_holders_find(int dev_id, char *what, size_t size);
-
-int __wrap_gk_ublk_ctrl_open(struct gk_ublk_ctrl *ctrl)
-{
-	ctrl->fd = -1;
-	return 0;
-}
-
-void __wrap_gk_probe_run(struct gk_probe *probe)
-{
-	*probe = (struct gk_probe){.ublk = -ENOENT};
-}
-
-int __wrap_gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
-			    const struct gk_device_config *config, const char *state_dir,
-			    int cancel_fd, struct gk_device **ret_device)
-{
-	struct gk_device *device = calloc(1, sizeof(*device));
-
-	(void)probe;
-	(void)state_dir;
-	(void)cancel_fd;
-	assert_non_null(device);
-	*device = (struct gk_device){.config = config, .ctrl = ctrl, .path = &gk_path_copy};
-	assert_int_equal(gk_reconnect_init(&device->reconnect), 0);
-	*ret_device = device;
-	return 0;
-}
-
-void __wrap_gk_device_detach(struct gk_device *device)
-{
-	gk_reconnect_done(&device->reconnect);
-	free(device);
-}
-
-void __wrap_gk_device_keep(struct gk_device *device)
-{
-	(void)device;
-}
-
-bool __wrap_gk_holders_find(int dev_id, char *what, size_t size)
-{
-	(void)dev_id;
-	(void)what;
-	(void)size;
-	return false;
-}
+#include "no_devices.h"
 
 static char dir[] = "/tmp/gk-test-comings-XXXXXX";
 static char conf[64], socket_path[64];
@@ -160,6 +106,7 @@ int main(int argc, char **argv)
 
 	(void)argc;
 	growth_prepare(argv);
+	no_devices_reset();
 	/* As main() leaves it to the daemon, but for all threads of this process. */
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
