@@ -2,7 +2,6 @@
 #include "devices.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,11 +21,14 @@ struct gk_job {
 	pthread_t thread;
 	struct gk_step *steps;
 	size_t n_steps;
-	size_t n_done;  /* written by the thread, with release */
+	pthread_mutex_t lock; /* of what both threads write: n_done, n_begun, given_up */
+	size_t n_done;
+	size_t n_begun;
 	size_t n_seen;  /* by the control thread */
 	bool ended;     /* by the thread, with release: nothing more comes */
 	bool stop_at_failure;
-	int cancel_fd;  /* eventfd: give up what is being attached, attach nothing more */
+	bool all_given_up;
+	int cancel_fd;  /* eventfd: give up what is being attached; -1: the job attaches nothing */
 	gk_job_done_fn *done;
 	void *arg;
 	uint64_t ticket;
@@ -106,11 +108,10 @@ struct gk_entry *gk_devices_add(struct gk_devices *devices, struct gk_device_con
 	return entry;
 }
 
-static bool is_cancelled(const struct gk_job *job)
+/* Whether nobody wants it any more. Under the job's lock. */
+static bool is_given_up(const struct gk_job *job, const struct gk_step *step)
 {
-	struct pollfd cancel = {.fd = job->cancel_fd, .events = POLLIN};
-
-	return poll(&cancel, 1, 0) > 0;
+	return step->attach && (job->all_given_up || step->given_up);
 }
 
 static int attach(const struct gk_job *job, struct gk_step *step)
@@ -124,11 +125,6 @@ static int attach(const struct gk_job *job, struct gk_step *step)
 		r = gk_device_attach(&entry->ctrl, job->devices->probe, entry->config,
 				     job->devices->state_dir, job->cancel_fd, &entry->device);
 	gk_log_tell(GK_LOG_ERROR, NULL, 0);
-	/* Whoever cancels is promised that the device does not come. */
-	if (!r && is_cancelled(job)) {
-		gk_device_detach(entry->device);
-		r = -ECANCELED;
-	}
 	return r;
 }
 
@@ -165,6 +161,36 @@ static int detach(struct gk_step *step)
 	return 0;
 }
 
+/* False: it is left out. */
+static bool begin_step(struct gk_job *job, const struct gk_step *step)
+{
+	bool wanted;
+
+	pthread_mutex_lock(&job->lock);
+	job->n_begun++;
+	wanted = !is_given_up(job, step);
+	pthread_mutex_unlock(&job->lock);
+	return wanted;
+}
+
+/* Whoever gives up a device before this is promised that it does not come; later is too late. */
+static void end_step(struct gk_job *job, struct gk_step *step)
+{
+	pthread_mutex_lock(&job->lock);
+	if (!step->result && is_given_up(job, step)) {
+		pthread_mutex_unlock(&job->lock);
+		gk_device_detach(step->entry->device);
+		step->result = -ECANCELED;
+		pthread_mutex_lock(&job->lock);
+	}
+	/* Nothing of it for the next step. */
+	if (step->given_up && !job->all_given_up)
+		(void)eventfd_read(job->cancel_fd, &(eventfd_t){0});
+	job->n_done++;
+	pthread_mutex_unlock(&job->lock);
+	ring(job->devices->done_fd);
+}
+
 static void *job_thread(void *arg)
 {
 	struct gk_job *job = arg;
@@ -173,15 +199,14 @@ static void *job_thread(void *arg)
 	for (size_t i = 0; i < job->n_steps; i++) {
 		struct gk_step *step = &job->steps[i];
 
-		if ((failed && job->stop_at_failure) || (step->attach && is_cancelled(job)))
+		if (!begin_step(job, step) || (failed && job->stop_at_failure))
 			step->result = -ECANCELED;
 		else if (step->attach)
 			step->result = attach(job, step);
 		else
 			step->result = detach(step);
 		failed |= step->result;
-		__atomic_store_n(&job->n_done, i + 1, __ATOMIC_RELEASE);
-		ring(job->devices->done_fd);
+		end_step(job, step);
 	}
 	__atomic_store_n(&job->ended, true, __ATOMIC_RELEASE);
 	ring(job->devices->done_fd);
@@ -206,6 +231,7 @@ static void job_free(struct gk_job *job)
 {
 	if (job->cancel_fd >= 0)
 		close(job->cancel_fd);
+	pthread_mutex_destroy(&job->lock);
 	free(job->steps);
 	free(job);
 }
@@ -215,19 +241,24 @@ int gk_devices_start(struct gk_devices *devices, struct gk_step *steps, size_t n
 {
 	struct gk_job *job = malloc(sizeof(*job));
 	int r = job ? 0 : -ENOMEM;
+	bool attaches = false;
 
+	for (size_t i = 0; i < n_steps; i++)
+		attaches |= steps[i].attach;
 	if (job) {
 		*job = (struct gk_job){
 			.devices = devices,
 			.steps = steps,
 			.n_steps = n_steps,
 			.stop_at_failure = stop_at_failure,
-			.cancel_fd = eventfd(0, EFD_CLOEXEC),
+			/* Without descriptors it is still possible to detach. */
+			.cancel_fd = attaches ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1,
 			.done = done,
 			.arg = arg,
 			.ticket = ticket,
 		};
-		r = job->cancel_fd < 0 ? -errno : 0;
+		r = attaches && job->cancel_fd < 0 ? -errno : 0;
+		pthread_mutex_init(&job->lock, NULL);
 	}
 	for (size_t i = 0; i < n_steps; i++) {
 		snprintf(steps[i].name, sizeof(steps[i].name), "%s", steps[i].entry->config->name);
@@ -253,16 +284,33 @@ int gk_devices_start(struct gk_devices *devices, struct gk_step *steps, size_t n
 	return r;
 }
 
-void gk_devices_cancel(struct gk_devices *devices, const struct gk_entry *entry)
+static bool cancel(struct gk_job *job, const struct gk_entry *entry)
 {
-	for (struct gk_job *job = devices->jobs; job; job = job->next) {
-		bool concerned = !entry;
+	bool in_time = false;
 
-		for (size_t i = job->n_seen; i < job->n_steps; i++)
-			concerned |= job->steps[i].entry == entry;
-		if (concerned)
+	pthread_mutex_lock(&job->lock);
+	job->all_given_up |= !entry;
+	for (size_t i = job->n_done; i < job->n_steps; i++) {
+		struct gk_step *step = &job->steps[i];
+
+		if (!step->attach || (entry && step->entry != entry))
+			continue;
+		step->given_up = true;
+		in_time = true;
+		if (i < job->n_begun)
 			ring(job->cancel_fd);
 	}
+	pthread_mutex_unlock(&job->lock);
+	return in_time;
+}
+
+bool gk_devices_cancel(struct gk_devices *devices, const struct gk_entry *entry)
+{
+	bool in_time = false;
+
+	for (struct gk_job *job = devices->jobs; job; job = job->next)
+		in_time |= cancel(job, entry);
+	return in_time;
 }
 
 void gk_devices_step(struct gk_devices *devices)
@@ -274,8 +322,12 @@ void gk_devices_step(struct gk_devices *devices)
 	while (*link) {
 		struct gk_job *job = *link;
 		bool ended = __atomic_load_n(&job->ended, __ATOMIC_ACQUIRE);
+		size_t n_done;
 
-		while (job->n_seen < __atomic_load_n(&job->n_done, __ATOMIC_ACQUIRE))
+		pthread_mutex_lock(&job->lock);
+		n_done = job->n_done;
+		pthread_mutex_unlock(&job->lock);
+		while (job->n_seen < n_done)
 			see_step(devices, &job->steps[job->n_seen++]);
 		if (!ended) {
 			link = &job->next;

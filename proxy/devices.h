@@ -37,6 +37,7 @@ struct gk_step {
 	char name[65];
 	bool attach;            /* else detach */
 	bool force;             /* detach also what is in use; fail what is in flight */
+	bool given_up;          /* the job's: nobody wants it attached any more */
 	int result;             /* 0 or -errno, -ECANCELED also when it was left out */
 	uint64_t detach_ticket; /* of the entry, when it is gone */
 	char why[2048];         /* when it failed, why; when it did not, what to know of it */
@@ -78,8 +79,12 @@ struct gk_entry *gk_devices_add(struct gk_devices *devices, struct gk_device_con
 int gk_devices_start(struct gk_devices *devices, struct gk_step *steps, size_t n_steps,
 		     bool stop_at_failure, gk_job_done_fn *done, void *arg, uint64_t ticket);
 
-/* Gives up attaching that entry, or with NULL all; steps under way end with -ECANCELED. */
-void gk_devices_cancel(struct gk_devices *devices, const struct gk_entry *entry);
+/*
+ * Gives up attaching that entry, or with NULL all and what their jobs have still to attach; steps
+ * under way end with -ECANCELED. False when it is too late for that entry: its step has ended, as
+ * gk_devices_step() will find.
+ */
+bool gk_devices_cancel(struct gk_devices *devices, const struct gk_entry *entry);
 
 /* Takes note of steps that have ended, ends jobs. Calls their done(). */
 void gk_devices_step(struct gk_devices *devices);

@@ -258,15 +258,19 @@ static json_t *detach(struct gk_daemon *daemon, uint64_t ticket, const json_t *r
 	if (answer)
 		return answer;
 	entry = gk_devices_find(&daemon->devices, name);
+	if (entry && entry->state == GK_ENTRY_ATTACHING && !entry->detach_ticket) {
+		if (gk_devices_cancel(&daemon->devices, entry)) {
+			entry->detach_ticket = ticket;
+			return NULL;
+		}
+		/* Too late: it has come up, or failed, in this moment. */
+		gk_devices_step(&daemon->devices);
+		entry = gk_devices_find(&daemon->devices, name);
+	}
 	if (!entry)
 		return not_found(name);
 	if (entry->state == GK_ENTRY_DETACHING || entry->detach_ticket)
 		return gk_control_error("busy", "%s is being detached already", name);
-	if (entry->state == GK_ENTRY_ATTACHING) {
-		entry->detach_ticket = ticket;
-		gk_devices_cancel(&daemon->devices, entry);
-		return NULL;
-	}
 	return start_one(daemon, entry, false, force, detach_done, ticket);
 }
 
