@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -20,6 +21,7 @@
 #define DISCARD_BYTES (16U << 20) /* of a line that is too long, before its sender is cut off */
 #define IDLE_MS       1000        /* a client without a request gives way to new ones after that */
 #define EVENTS        64
+#define SPARES        4           /* for a client, and for what it asks: who holds a device, say */
 #define LISTENER      UINT32_MAX  /* in epoll's data; else the client's index */
 
 struct client {
@@ -41,6 +43,8 @@ struct gk_control {
 	int listen_fd;
 	int epoll_fd;
 	bool listening; /* listen_fd is watched */
+	int spares[SPARES];      /* kept for when there are no descriptors; -1: given away */
+	struct client *on_spare; /* the client that they were given away for; NULL: none */
 	gk_control_handler *handler;
 	void *arg;
 	uint64_t next_ticket;
@@ -301,25 +305,82 @@ static void watch_listener(struct gk_control *control, bool on)
 		control->listening = on;
 }
 
-/* A free place; if there is none, that of the client which has been idle for longest. */
-static struct client *find_place(struct gk_control *control)
+static void give_spares(struct gk_control *control)
+{
+	for (unsigned int i = 0; i < SPARES; i++) {
+		if (control->spares[i] >= 0)
+			close(control->spares[i]);
+		control->spares[i] = -1;
+	}
+}
+
+/*
+ * Takes them back when their client has gone, or when there are enough for both. Not by dup(): whole
+ * files are kept, for it may be the host that has no more of them.
+ */
+static void take_spares(struct gk_control *control)
+{
+	bool enough = true;
+
+	for (unsigned int i = 0; i < SPARES; i++) {
+		if (control->spares[i] < 0)
+			control->spares[i] = eventfd(0, EFD_CLOEXEC);
+		enough &= control->spares[i] >= 0;
+	}
+	if (enough || (control->on_spare && control->on_spare->fd < 0))
+		control->on_spare = NULL;
+	if (control->on_spare)
+		give_spares(control);
+}
+
+/* Ends the client that has been idle for longest, if that is long. Whether there was one. */
+static bool make_room(struct gk_control *control)
 {
 	struct client *oldest = NULL;
 
 	for (unsigned int i = 0; i < GK_CONTROL_CLIENTS; i++) {
 		struct client *client = &control->clients[i];
 
-		if (client->fd < 0)
-			return client;
-		if (client->waiting || client->answer || client->have || client->discarding)
+		if (client->fd < 0 || client->waiting || client->answer || client->have ||
+		    client->discarding)
 			continue;
 		if (!oldest || client->since_ms < oldest->since_ms)
 			oldest = client;
 	}
 	if (!oldest || now_ms() - oldest->since_ms < IDLE_MS)
-		return NULL;
+		return false;
 	client_close(oldest);
-	return oldest;
+	return true;
+}
+
+static struct client *find_place(struct gk_control *control)
+{
+	for (unsigned int i = 0; i < GK_CONTROL_CLIENTS; i++)
+		if (control->clients[i].fd < 0)
+			return &control->clients[i];
+	return NULL;
+}
+
+static int accept_one(const struct gk_control *control)
+{
+	int fd = accept4(control->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/*
+ * With no descriptors left whoever comes to see why, or to detach something, gets in all the same,
+ * one at a time.
+ */
+static int accept_on_spare(struct gk_control *control, struct client *place)
+{
+	int fd;
+
+	give_spares(control);
+	fd = accept_one(control);
+	if (fd >= 0)
+		control->on_spare = place;
+	return fd;
 }
 
 /* The socket's mode says the same; this holds also where somebody has changed it. */
@@ -338,14 +399,19 @@ static void accept_client(struct gk_control *control)
 	struct epoll_event event = {.events = EPOLLIN};
 	int fd;
 
+	if (!client && make_room(control))
+		client = find_place(control);
 	/* Tried again by the next tick. */
 	if (!client) {
 		watch_listener(control, false);
 		return;
 	}
-	fd = accept4(control->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	take_spares(control);
+	fd = control->on_spare && !make_room(control) ? -EMFILE : accept_one(control);
+	if ((fd == -EMFILE || fd == -ENFILE) && !control->on_spare)
+		fd = accept_on_spare(control, client);
 	if (fd < 0) {
-		if (errno != EAGAIN && errno != ECONNABORTED && errno != EINTR)
+		if (fd != -EAGAIN && fd != -ECONNABORTED && fd != -EINTR)
 			watch_listener(control, false);
 		return;
 	}
@@ -407,6 +473,7 @@ void gk_control_tick(struct gk_control *control)
 		    now - client->since_ms > GK_CONTROL_PATIENCE_MS)
 			client_close(client);
 	}
+	take_spares(control);
 	watch_listener(control, true);
 }
 
@@ -438,6 +505,8 @@ int gk_control_new(int listen_fd, gk_control_handler *handler, void *arg,
 	control->arg = arg;
 	for (unsigned int i = 0; i < GK_CONTROL_CLIENTS; i++)
 		control->clients[i].fd = -1;
+	for (unsigned int i = 0; i < SPARES; i++)
+		control->spares[i] = -1;
 	control->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (control->epoll_fd < 0 ||
 	    epoll_ctl(control->epoll_fd, EPOLL_CTL_ADD, listen_fd, &event) < 0) {
@@ -446,6 +515,7 @@ int gk_control_new(int listen_fd, gk_control_handler *handler, void *arg,
 		return r;
 	}
 	control->listening = true;
+	take_spares(control);
 	*ret_control = control;
 	return 0;
 }
@@ -461,6 +531,7 @@ void gk_control_free(struct gk_control *control)
 		return;
 	for (unsigned int i = 0; i < GK_CONTROL_CLIENTS; i++)
 		client_close(&control->clients[i]);
+	give_spares(control);
 	if (control->epoll_fd >= 0)
 		close(control->epoll_fd);
 	free(control);

@@ -46,7 +46,7 @@ prlimit --pid "$gkproxy_pid" --nofile=3:65536
 kill_at_work "$server_pid"
 nbdkit_unix -t 1 file "$dir/disk"
 wait_for 60 "gkproxy says that it has no descriptors" no_descriptors
-# Who asks for its status now waits, too: that takes a descriptor of the daemon.
+# Below what is open not even the descriptors count that are kept for who asks for the status: it waits, too.
 in_flight || fail "nothing waits for the server"
 prlimit --pid "$gkproxy_pid" --nofile=65536:65536
 wait_for 60 "all connections are back" is_up

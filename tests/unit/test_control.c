@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -517,6 +518,65 @@ static void idle_clients_give_way_to_new_ones(void **state)
 	close(waiting);
 }
 
+#define LIMIT 64 /* descriptors */
+
+/* Takes all that are left: how many. */
+static unsigned int take_descriptors(int *ret_fds)
+{
+	unsigned int n = 0;
+
+	while (n < LIMIT && (ret_fds[n] = dup(STDIN_FILENO)) >= 0)
+		n++;
+	return n;
+}
+
+static void close_all(const int *fds, unsigned int n)
+{
+	for (unsigned int i = 0; i < n; i++)
+		close(fds[i]);
+}
+
+/* Some wait to be accepted, and there is no descriptor for any of them. */
+static void without_descriptors_they_are_served_one_by_one(void **state)
+{
+	enum { N = 5 };
+	struct rig *rig = *state;
+	int fds[N], all[LIMIT], more[LIMIT];
+	struct rlimit usual, limit;
+	unsigned int n;
+
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &usual), 0);
+	limit = usual;
+	limit.rlim_cur = LIMIT;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	for (unsigned int i = 0; i < N; i++)
+		fds[i] = client(rig);
+	n = take_descriptors(all);
+	for (unsigned int i = 0; i < N; i++) {
+		unsigned int left;
+
+		say(rig, fds[i], "{\"command\": \"later\"}\n");
+		assert_int_equal(rig->handled, i + 1);
+		/* What it asks for may need some as well. */
+		left = take_descriptors(more);
+		assert_true(left >= 2);
+		close_all(more, left);
+		gk_control_answer(rig->control, rig->later, gk_control_ok(json_integer(i)));
+		hears(rig, fds[i], "\"ok\":true");
+		close(fds[i]);
+		turn(rig);
+		gk_control_tick(rig->control);
+		/* And none is lost on the way. */
+		fds[i] = dup(STDIN_FILENO);
+		assert_true(fds[i] >= 0);
+		assert_int_equal(take_descriptors(more), 0);
+	}
+	close_all(fds, N);
+	close_all(all, n);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &usual), 0);
+	still_serves(rig);
+}
+
 /* Of a process or a server, say; or of ours, when it was cut. */
 static void text_that_is_not_utf8_is_told_all_the_same(void **state)
 {
@@ -589,6 +649,7 @@ int main(void)
 		TEST(an_answer_to_somebody_gone_goes_to_nobody_else),
 		TEST(a_crowd_is_served),
 		TEST(idle_clients_give_way_to_new_ones),
+		TEST(without_descriptors_they_are_served_one_by_one),
 		TEST(text_that_is_not_utf8_is_told_all_the_same),
 		TEST(noise_is_answered_line_by_line),
 	};
