@@ -84,7 +84,8 @@ static int check_file(const struct maker *m, const char *what, const char *path,
 {
 	struct stat st;
 
-	if (access(path, R_OK) < 0 || stat(path, &st) < 0) {
+	/* access() forgets the capabilities of who is not root. */
+	if (faccessat(AT_FDCWD, path, R_OK, AT_EACCESS) < 0 || stat(path, &st) < 0) {
 		int r = -errno;
 
 		return fail(m, r, "cannot read %s %s: %s", what, path, strerror(-r));

@@ -2,6 +2,7 @@
 #include "dial_tls.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -74,8 +75,11 @@ int gk_dial_tls_context(const struct gk_nbd_uri *uri, const struct gk_tls_config
 	} else if (*uri->tls_certificates) {
 		r = fill_folder(&folder, uri->tls_certificates);
 		options.ca = text_or(folder.ca, "");
-		/* Only a server that asks who we are makes them necessary. */
-		if (!r && access(folder.cert, F_OK) == 0) {
+		/*
+		 * Only a server that asks who we are makes them necessary. access() would not do for
+		 * who may enter the folder by a capability only.
+		 */
+		if (!r && faccessat(AT_FDCWD, folder.cert, F_OK, AT_EACCESS) == 0) {
 			options.cert = folder.cert;
 			options.key = folder.key;
 		}

@@ -7,9 +7,14 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <linux/capability.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "tls_server.h"
 
@@ -256,6 +261,44 @@ static void mistakes_in_files_are_named(void **state)
 	no_context(&options, -EINVAL, "line 1: expected user:hexadecimal key");
 }
 
+/* In a process of its own: another user, who may read every file by CAP_DAC_OVERRIDE. */
+static int context_of_a_capable_user(const struct gk_tls_options *options)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {
+		{.effective = 1U << CAP_DAC_OVERRIDE, .permitted = 1U << CAP_DAC_OVERRIDE}};
+	struct gk_tls_context *context = NULL;
+	char why[GK_TLS_WHY_BYTES] = "";
+	int status;
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (!pid) {
+		if (prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0) || setresuid(65534, 65534, 65534) ||
+		    syscall(SYS_capset, &header, data))
+			_exit(99);
+		_exit(gk_tls_context_new(options, why, sizeof(why), &context) ? 1 : 0);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return status;
+}
+
+static void keys_of_others_can_be_read_by_a_capability(void **state)
+{
+	struct gk_tls_options options = tls_server_options(&ca, "h");
+
+	(void)state;
+	if (geteuid())
+		skip();
+	options.cert = tls_ca_path(&ca, "client.pem");
+	options.key = tls_ca_path(&ca, "client.key");
+	assert_int_equal(chmod(options.key, 0600), 0);
+	assert_int_equal(context_of_a_capable_user(&options), 0);
+	options = tls_server_options(&ca, "");
+	options.psk_file = tls_ca_path(&ca, "psk");
+	assert_int_equal(context_of_a_capable_user(&options), 0);
+}
+
 static void warns(const struct gk_tls_options *options, const char *says)
 {
 	struct gk_tls_context *context = tls_server_context(options);
@@ -342,6 +385,7 @@ int main(void)
 		cmocka_unit_test(no_cipher_goes_without_proof),
 		cmocka_unit_test(a_key_that_both_know_is_enough),
 		cmocka_unit_test(mistakes_in_files_are_named),
+		cmocka_unit_test(keys_of_others_can_be_read_by_a_capability),
 		cmocka_unit_test(what_is_unsafe_is_warned_of),
 	};
 
