@@ -490,7 +490,7 @@ int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
 	r = take_lock(device, state_dir);
 	if (!r) {
 		r = gk_recovery_find(ctrl, state_dir, config, &device->kept);
-		device->recovering = r != 0;
+		device->recovering = r > 0 || r == -ESTALE;
 	}
 	if (r >= 0)
 		r = choose_path(device, probe);

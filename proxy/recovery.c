@@ -68,6 +68,21 @@ void gk_recovery_forget(const char *state_dir, const char *name)
 	unlink(path);
 }
 
+/* 1 when the device is the one that was noted and lives, 0 when it does not, or -errno: not known. */
+static int is_there(struct gk_ublk_ctrl *ctrl, uint64_t cookie, struct gk_kept_device *kept)
+{
+	int r = gk_ublk_ctrl_get_info(ctrl, &kept->info);
+
+	if (!r && (kept->info.ublksrv_flags != cookie || kept->info.state == UBLK_S_DEV_DEAD))
+		return 0;
+	if (!r)
+		r = gk_ublk_ctrl_get_params(ctrl, kept->info.dev_id, &kept->params);
+	/* -EINVAL: one of an unprivileged user, which ours is not. */
+	if (r == -ENODEV || r == -EINVAL)
+		return 0;
+	return r ? r : 1;
+}
+
 int gk_recovery_find(struct gk_ublk_ctrl *ctrl, const char *state_dir,
 		     const struct gk_device_config *config, struct gk_kept_device *ret_kept)
 {
@@ -95,11 +110,12 @@ int gk_recovery_find(struct gk_ublk_ctrl *ctrl, const char *state_dir,
 	hex = json_string_value(json_object_get(note, "cookie"));
 	export = json_string_value(json_object_get(note, "export"));
 	kept.info.dev_id = (uint32_t)json_integer_value(json_object_get(note, "dev_id"));
-	if (hex && export && !gk_ublk_ctrl_get_info(ctrl, &kept.info) &&
-	    kept.info.ublksrv_flags == strtoull(hex, NULL, 16) &&
-	    kept.info.state != UBLK_S_DEV_DEAD &&
-	    !gk_ublk_ctrl_get_params(ctrl, kept.info.dev_id, &kept.params)) {
-		r = 1;
+	if (hex && export)
+		r = is_there(ctrl, strtoull(hex, NULL, 16), &kept);
+	if (r < 0) {
+		gk_log(GK_LOG_ERROR, "%s: cannot find out what became of /dev/ublkb%u, which a former "
+		       "gkproxy made: %s", config->name, kept.info.dev_id, gk_strerror(r));
+	} else if (r) {
 		if (strcmp(export, config->remotes[0].export_name) != 0) {
 			gk_log(GK_LOG_ERROR,
 			       "%s: /dev/ublkb%u was attached to export \"%s\" and still is: it "

@@ -35,7 +35,7 @@ void gk_recovery_forget(const char *state_dir, const char *name);
 /*
  * Looks for the device of that name which a former daemon left. 1 and *ret_kept; 0 when there is
  * none (a note without its device is removed); -errno after a log line when there is one but it
- * was attached to another export.
+ * was attached to another export (-ESTALE, with *ret_kept), or when it cannot be found out.
  */
 int gk_recovery_find(struct gk_ublk_ctrl *ctrl, const char *state_dir,
 		     const struct gk_device_config *config, struct gk_kept_device *ret_kept);

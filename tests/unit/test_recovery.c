@@ -7,7 +7,10 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <cmocka.h>
 
 #include "nbd_wire.h"
@@ -161,6 +164,80 @@ static void a_cookie_says_whose_device_it_is(void **state)
 	assert_false(gk_recovery_is_cookie(UINT64_MAX));
 }
 
+/* -- the note of a device, and what the kernel says of it -- */
+
+#define COOKIE UINT64_C(0x676b123456789abc)
+
+static int info_error, params_error;
+static struct ublksrv_ctrl_dev_info there;
+
+int __wrap_gk_ublk_ctrl_get_info(struct gk_ublk_ctrl *ctrl, struct ublksrv_ctrl_dev_info *info);
+int __wrap_gk_ublk_ctrl_get_params(struct gk_ublk_ctrl *ctrl, uint32_t dev_id,
+				   struct ublk_params *ret_params);
+
+int __wrap_gk_ublk_ctrl_get_info(struct gk_ublk_ctrl *ctrl, struct ublksrv_ctrl_dev_info *info)
+{
+	(void)ctrl;
+	assert_int_equal(info->dev_id, 3);
+	if (!info_error)
+		*info = there;
+	return info_error;
+}
+
+int __wrap_gk_ublk_ctrl_get_params(struct gk_ublk_ctrl *ctrl, uint32_t dev_id,
+				   struct ublk_params *ret_params)
+{
+	(void)ctrl;
+	(void)dev_id;
+	(void)ret_params;
+	return params_error;
+}
+
+/* What a note leads to, and whether it is there afterwards. */
+static void note_leads_to(int want, bool stays)
+{
+	char dir[] = "/tmp/gk-test-recovery-XXXXXX", path[64];
+	char name[] = "vol0";
+	struct gk_nbd_uri remote = {.export_name = (char[]){"x"}};
+	struct gk_device_config config = {.name = name, .remotes = &remote, .n_remotes = 1};
+	struct gk_kept_device kept;
+
+	assert_non_null(mkdtemp(dir));
+	snprintf(path, sizeof(path), "%s/vol0.json", dir);
+	assert_int_equal(gk_recovery_save(dir, &config, 3, COOKIE), 0);
+	assert_int_equal(gk_recovery_find(NULL, dir, &config, &kept), want);
+	assert_int_equal(access(path, F_OK) == 0, stays);
+	unlink(path);
+	assert_int_equal(rmdir(dir), 0);
+}
+
+/* Else there would be a second device, and two that write to one export. */
+static void a_device_of_which_nothing_can_be_learnt_is_not_forgotten(void **state)
+{
+	(void)state;
+	there = (struct ublksrv_ctrl_dev_info){
+		.dev_id = 3, .state = UBLK_S_DEV_QUIESCED, .ublksrv_flags = COOKIE};
+	info_error = params_error = 0;
+	note_leads_to(1, true);
+	info_error = -ENOMEM;
+	note_leads_to(-ENOMEM, true);
+	info_error = 0;
+	params_error = -EINTR;
+	note_leads_to(-EINTR, true);
+	/* It is gone, or it is another one. */
+	params_error = 0;
+	info_error = -ENODEV;
+	note_leads_to(0, false);
+	info_error = -EINVAL;
+	note_leads_to(0, false);
+	info_error = 0;
+	there.ublksrv_flags = COOKIE + 1;
+	note_leads_to(0, false);
+	there.ublksrv_flags = COOKIE;
+	there.state = UBLK_S_DEV_DEAD;
+	note_leads_to(0, false);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -170,6 +247,7 @@ int main(void)
 		cmocka_unit_test(other_blocks_are_refused),
 		cmocka_unit_test(a_flip_of_read_only_is_refused),
 		cmocka_unit_test(what_the_kernel_may_send_the_server_must_take),
+		cmocka_unit_test(a_device_of_which_nothing_can_be_learnt_is_not_forgotten),
 		cmocka_unit_test(a_cookie_says_whose_device_it_is),
 	};
 
