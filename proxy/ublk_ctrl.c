@@ -63,6 +63,7 @@ static int command_locked(struct gk_ublk_ctrl *ctrl, const char *name, uint32_t 
 		   const struct ublksrv_ctrl_cmd *cmd, gk_ublk_stuck_fn *stuck, void *arg)
 {
 	struct io_uring_sqe *sqe = io_uring_get_sqe(&ctrl->ring);
+	struct timespec pause = {.tv_nsec = 10000000};
 	struct io_uring_cqe *cqe;
 	unsigned int waited = 0;
 	int r;
@@ -73,7 +74,9 @@ static int command_locked(struct gk_ublk_ctrl *ctrl, const char *name, uint32_t 
 	sqe->fd = ctrl->fd;
 	sqe->off = op;
 	memcpy(sqe->cmd, cmd, sizeof(*cmd));
-	r = io_uring_submit(&ctrl->ring);
+	/* What the kernel does not take, for want of memory, the next submit would send along. */
+	while ((r = io_uring_submit(&ctrl->ring)) == -EAGAIN || r == -EINTR || r == -ENOMEM)
+		nanosleep(&pause, NULL);
 	if (r < 0)
 		return r;
 	/* The buffers of a command are the caller's, so it is never given up while it runs. */
