@@ -2,8 +2,6 @@
 #include "config_device.h"
 
 #include <errno.h>
-#include <libconfig.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -142,50 +140,6 @@ static int add_remote(struct gk_device_config *device, const char *text, char *w
 	return 0;
 }
 
-/* The text as the setting that it would be in the file; one of the wrong type stays a text. */
-static config_setting_t *make_setting(config_t *settings, const struct gk_config_key *key,
-				      const char *value)
-{
-	config_setting_t *root = config_root_setting(settings);
-	config_setting_t *setting;
-	char *end = NULL;
-	long long number;
-	double seconds;
-
-	switch (key->kind) {
-	case GK_KEY_BOOL:
-		if (strcmp(value, "true") && strcmp(value, "false"))
-			break;
-		setting = config_setting_add(root, "v", CONFIG_TYPE_BOOL);
-		if (setting)
-			config_setting_set_bool(setting, value[0] == 't');
-		return setting;
-	case GK_KEY_NUMBER:
-		errno = 0;
-		number = strtoll(value, &end, 10);
-		if (end == value || *end || errno)
-			break;
-		setting = config_setting_add(root, "v", CONFIG_TYPE_INT64);
-		if (setting)
-			config_setting_set_int64(setting, number);
-		return setting;
-	case GK_KEY_TIME:
-		seconds = strtod(value, &end);
-		if (end == value || *end || !isfinite(seconds))
-			break;
-		setting = config_setting_add(root, "v", CONFIG_TYPE_FLOAT);
-		if (setting)
-			config_setting_set_float(setting, seconds);
-		return setting;
-	default:
-		break;
-	}
-	setting = config_setting_add(root, "v", CONFIG_TYPE_STRING);
-	if (setting)
-		config_setting_set_string(setting, value);
-	return setting;
-}
-
 static void list_keys(char *why, size_t why_size, const char *name)
 {
 	size_t n = (size_t)snprintf(why, why_size, "%.64s: unknown key, expected one of", name);
@@ -199,10 +153,8 @@ int gk_config_device_set(struct gk_device_config *device, const char *key_text, 
 			 char *why, size_t why_size)
 {
 	const struct gk_config_key *key;
-	config_setting_t *setting;
 	char name[64], expected[256];
-	config_t settings;
-	int r = -ENOMEM;
+	int r;
 
 	snprintf(name, sizeof(name), "%s", key_text);
 	for (char *c = name; *c; c++)
@@ -214,13 +166,10 @@ int gk_config_device_set(struct gk_device_config *device, const char *key_text, 
 	}
 	if (key->kind == GK_KEY_REMOTE)
 		return add_remote(device, value, why, why_size);
-	config_init(&settings);
-	setting = make_setting(&settings, key, value);
-	if (setting)
-		r = gk_config_keys_set(key, setting, device, expected, sizeof(expected));
+	/* Not by way of libconfig, which ends the process when it gets no memory. */
+	r = gk_config_keys_set_text(key, value, device, expected, sizeof(expected));
 	if (r == -EINVAL)
 		snprintf(why, why_size, "%s: %s", key->name, expected);
-	config_destroy(&settings);
 	return r;
 }
 
@@ -281,16 +230,47 @@ static bool same_remotes(const struct gk_device_config *a, const struct gk_devic
 	return true;
 }
 
+/* Not as they are shown, which is shortened. */
+static bool same_value(const struct gk_config_key *key, const struct gk_device_config *a,
+		       const struct gk_device_config *b)
+{
+	const void *x = field_of(key, a);
+	const void *y = field_of(key, b);
+	const char *text, *other;
+
+	switch (key->kind) {
+	case GK_KEY_BOOL:
+		return *(const bool *)x == *(const bool *)y;
+	case GK_KEY_NUMBER:
+	case GK_KEY_SIZE:
+	case GK_KEY_CHOICE:
+		return *(const int *)x == *(const int *)y;
+	case GK_KEY_TIME:
+		return !(*(const double *)x < *(const double *)y) &&
+		       !(*(const double *)x > *(const double *)y);
+	case GK_KEY_TEXT:
+	case GK_KEY_NAME:
+		text = *(char *const *)x;
+		other = *(char *const *)y;
+		return !strcmp(text ? text : "", other ? other : "");
+	case GK_KEY_REMOTE:
+		return same_remotes(a, b);
+	case GK_KEY_SECTION:
+		break;
+	}
+	return true;
+}
+
 bool gk_config_device_same(const struct gk_device_config *is, const struct gk_device_config *would_be,
 			   char *why, size_t why_size)
 {
 	for (const struct gk_config_key *key = gk_config_device_keys; key->name; key++) {
 		char a[256], b[256];
 
+		if (same_value(key, is, would_be))
+			continue;
 		show(key, is, a, sizeof(a));
 		show(key, would_be, b, sizeof(b));
-		if (key->kind == GK_KEY_REMOTE ? same_remotes(is, would_be) : !strcmp(a, b))
-			continue;
 		if (strcmp(a, b))
 			snprintf(why, why_size, "%s is %s and would be %s", key->name, a, b);
 		else

@@ -2,6 +2,7 @@
 #include "config_keys.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -211,13 +212,46 @@ static bool is_name(const char *text)
 				 "0123456789._-")] == '\0';
 }
 
+/* A text as what the key takes: of any kind on a command line, of some in a file. */
+static bool read_text(const struct gk_config_key *key, const char *text, struct value *ret_value)
+{
+	char *end = NULL;
+
+	ret_value->text = text;
+	errno = 0;
+	switch (key->kind) {
+	case GK_KEY_BOOL:
+		ret_value->number = !strcmp(text, "true");
+		return ret_value->number != 0 || !strcmp(text, "false");
+	case GK_KEY_NUMBER:
+		ret_value->number = (double)strtoll(text, &end, 10);
+		return end != text && !*end && !errno;
+	case GK_KEY_SIZE:
+		return read_size(text, &ret_value->number);
+	case GK_KEY_TIME:
+		ret_value->number = strtod(text, &end);
+		return end != text && !*end && isfinite(ret_value->number);
+	case GK_KEY_CHOICE:
+		return read_choice(key, text, &ret_value->number);
+	case GK_KEY_TEXT:
+		ret_value->number = (double)strlen(text);
+		return true;
+	case GK_KEY_NAME:
+		ret_value->number = (double)strlen(text);
+		return is_name(text);
+	case GK_KEY_REMOTE:
+	case GK_KEY_SECTION:
+		break;
+	}
+	return false;
+}
+
 /* The right type; for a choice the right word. */
 static bool read_value(const struct gk_config_key *key, const config_setting_t *setting,
 		       struct value *ret_value)
 {
 	const char *text = config_setting_get_string(setting);
 
-	ret_value->text = text;
 	switch (key->kind) {
 	case GK_KEY_BOOL:
 		ret_value->number = config_setting_get_bool(setting);
@@ -225,20 +259,16 @@ static bool read_value(const struct gk_config_key *key, const config_setting_t *
 	case GK_KEY_NUMBER:
 		return read_number(setting, &ret_value->number);
 	case GK_KEY_SIZE:
-		return text ? read_size(text, &ret_value->number)
+		return text ? read_text(key, text, ret_value)
 			    : read_number(setting, &ret_value->number);
 	case GK_KEY_TIME:
 		ret_value->number = config_setting_get_float(setting);
 		return config_setting_type(setting) == CONFIG_TYPE_FLOAT ||
 		       read_number(setting, &ret_value->number);
 	case GK_KEY_CHOICE:
-		return text && read_choice(key, text, &ret_value->number);
 	case GK_KEY_TEXT:
-		ret_value->number = text ? (double)strlen(text) : 0;
-		return text;
 	case GK_KEY_NAME:
-		ret_value->number = text ? (double)strlen(text) : 0;
-		return text && is_name(text);
+		return text && read_text(key, text, ret_value);
 	case GK_KEY_REMOTE:
 	case GK_KEY_SECTION:
 		break;
@@ -301,14 +331,30 @@ static void say_expected(const struct gk_config_key *key, char *expected, size_t
 	}
 }
 
+static int set(const struct gk_config_key *key, bool right, const struct value *value, void *base,
+	       char *expected, size_t size)
+{
+	if (!right || !in_range(key, value->number)) {
+		say_expected(key, expected, size);
+		return -EINVAL;
+	}
+	return store(key, value, base);
+}
+
 int gk_config_keys_set(const struct gk_config_key *key, const config_setting_t *setting, void *base,
 		       char *expected, size_t size)
 {
 	struct value value = {0};
+	bool right = read_value(key, setting, &value);
 
-	if (!read_value(key, setting, &value) || !in_range(key, value.number)) {
-		say_expected(key, expected, size);
-		return -EINVAL;
-	}
-	return store(key, &value, base);
+	return set(key, right, &value, base, expected, size);
+}
+
+int gk_config_keys_set_text(const struct gk_config_key *key, const char *text, void *base,
+			    char *expected, size_t size)
+{
+	struct value value = {0};
+	bool right = read_text(key, text, &value);
+
+	return set(key, right, &value, base, expected, size);
 }

@@ -53,4 +53,8 @@ void gk_config_keys_done(const struct gk_config_key *keys, void *base);
 int gk_config_keys_set(const struct gk_config_key *key, const config_setting_t *setting, void *base,
 		       char *expected, size_t size);
 
+/* The same for a text, as on a command line: "true", "7", "1.5" for what is no text in a file. */
+int gk_config_keys_set_text(const struct gk_config_key *key, const char *text, void *base,
+			    char *expected, size_t size);
+
 #endif

@@ -166,6 +166,31 @@ static void the_difference_is_told_with_both_values(void **state)
 	gk_config_device_free(b);
 }
 
+/* What is shown is shortened and rounded, what is compared is not. */
+static void a_small_difference_is_one(void **state)
+{
+	struct gk_device_config a = {.reconnect_timeout_s = 31535999};
+	struct gk_device_config b = {.reconnect_timeout_s = 31536000};
+	char long_text[] = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
+			   "ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-AES128-GCM-SHA256:"
+			   "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-CHACHA20-POLY1305:"
+			   "DHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES256-GCM-SHA384";
+	char other_text[sizeof(long_text)];
+	char why[600];
+
+	(void)state;
+	assert_false(gk_config_device_same(&a, &b, why, sizeof(why)));
+	assert_string_equal(why, "reconnect_timeout differs");
+	a.reconnect_timeout_s = b.reconnect_timeout_s;
+	assert_true(gk_config_device_same(&a, &b, why, sizeof(why)));
+	memcpy(other_text, long_text, sizeof(long_text));
+	other_text[sizeof(long_text) - 2]++;
+	a.tls.ciphers = long_text;
+	b.tls.ciphers = other_text;
+	assert_false(gk_config_device_same(&a, &b, why, sizeof(why)));
+	assert_string_equal(why, "tls.ciphers differs");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -173,6 +198,7 @@ int main(void)
 		cmocka_unit_test(defaults_of_the_file_are_kept),
 		cmocka_unit_test(a_bad_text_is_named_and_changes_nothing),
 		cmocka_unit_test(every_key_is_copied_and_compared),
+		cmocka_unit_test(a_small_difference_is_one),
 		cmocka_unit_test(the_difference_is_told_with_both_values),
 	};
 
