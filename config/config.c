@@ -12,7 +12,9 @@
 #include "config_keys.h"
 #include "config_scan.h"
 
-#define MAX_FILE (1 << 20)
+#define MAX_FILE	      (1 << 20)
+#define PARSER_BYTES	      (256 << 10)
+#define PARSER_BYTES_PER_BYTE 32 /* "a=1;" is a node of some 100 */
 
 struct reader {
 	const char *path;
@@ -51,6 +53,7 @@ static void mistake(struct reader *reader, unsigned int line, const char *key, c
 	if (asprintf(&message, "%s%s: %s%s%s", reader->path, place, key ? key : "", key ? ": " : "",
 		     text) < 0) {
 		reader->no_memory = true;
+		reader->report(reader->arg, "out of memory");
 		return;
 	}
 	reader->report(reader->arg, message);
@@ -242,6 +245,9 @@ static void read_device(struct reader *reader, const config_setting_t *group,
 
 	snprintf(prefix, sizeof(prefix), "devices[%d].", index);
 	start(reader, gk_config_device_keys, device);
+	/* Without its defaults there is nothing to check. */
+	if (reader->no_memory)
+		return;
 	device->line = line_of(group);
 	if (!config_setting_is_group(group)) {
 		snprintf(path, sizeof(path), "devices[%d]", index);
@@ -336,6 +342,19 @@ static void read_devices(struct reader *reader, const config_setting_t *root,
 	}
 }
 
+/*
+ * libconfig ends the process when it gets no memory, which must not happen to one that serves
+ * devices: as much as it may need is asked for before.
+ */
+static bool is_memory_left(size_t n_text)
+{
+	void *volatile memory = malloc(PARSER_BYTES + n_text * PARSER_BYTES_PER_BYTE);
+	bool is_left = memory;
+
+	free(memory);
+	return is_left;
+}
+
 static void read_text(struct reader *reader, const char *text, struct gk_config *config)
 {
 	struct target target = {gk_config_file_keys, config, ""};
@@ -401,7 +420,7 @@ int gk_config_load(const char *path, gk_config_report_fn *report, void *arg,
 	config = calloc(1, sizeof(*config));
 	if (config)
 		config->path = strdup(path);
-	if (!config || !config->path)
+	if (!config || !config->path || !is_memory_left(n))
 		reader.no_memory = true;
 	else if (!gk_config_scan(text, n, scan_mistake, &reader))
 		read_text(&reader, text, config);

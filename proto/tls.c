@@ -92,25 +92,31 @@ static long bio_ctrl(BIO *bio, int command, long number, void *arg)
 }
 
 static BIO_METHOD *method;
+static pthread_mutex_t method_lock = PTHREAD_MUTEX_INITIALIZER;
 
-static void make_method(void)
+/* For as long as the process lives; NULL: no memory for it this time. */
+static const BIO_METHOD *find_method(void)
 {
-	BIO_METHOD *m = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "gkproxy");
+	BIO_METHOD *m;
+
+	pthread_mutex_lock(&method_lock);
+	m = method ? NULL : BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "gkproxy");
 
 	if (m && BIO_meth_set_read_ex(m, bio_read) && BIO_meth_set_write_ex(m, bio_write) &&
 	    BIO_meth_set_ctrl(m, bio_ctrl))
 		method = m;
 	else
 		BIO_meth_free(m);
+	m = method;
+	pthread_mutex_unlock(&method_lock);
+	return m;
 }
 
 static BIO *open_bio(struct gk_tls *tls)
 {
-	static pthread_once_t once = PTHREAD_ONCE_INIT;
-	BIO *bio;
+	const BIO_METHOD *m = find_method();
+	BIO *bio = m ? BIO_new(m) : NULL;
 
-	pthread_once(&once, make_method);
-	bio = method ? BIO_new(method) : NULL;
 	if (bio) {
 		BIO_set_data(bio, tls);
 		BIO_set_init(bio, 1);

@@ -59,10 +59,28 @@ static uint64_t now_ms(void)
 	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
 }
 
+/* Since the last answer: this thread got no memory for some of the JSON in it. */
+static __thread bool json_is_incomplete;
+
+/* Whole lists and objects are built without looking at every single call. */
+static void *json_malloc(size_t size)
+{
+	void *memory = malloc(size);
+
+	json_is_incomplete |= !memory;
+	return memory;
+}
+
+/* What is said when an answer cannot be made; anything but NULL, which would mean "later". */
+static json_t *or_no_memory(json_t *answer)
+{
+	return answer ? answer : json_null();
+}
+
 json_t *gk_control_ok(json_t *result)
 {
-	return json_pack("{s:i, s:b, s:o}", "protocol", GK_CONTROL_PROTOCOL, "ok", 1, "result",
-			 result);
+	return or_no_memory(json_pack("{s:i, s:b, s:o}", "protocol", GK_CONTROL_PROTOCOL, "ok", 1,
+				      "result", result));
 }
 
 json_t *gk_control_text(const char *text)
@@ -89,8 +107,9 @@ json_t *gk_control_error(const char *code, const char *format, ...)
 	va_start(args, format);
 	vsnprintf(message, sizeof(message), format, args);
 	va_end(args);
-	return json_pack("{s:i, s:b, s:{s:s, s:o}}", "protocol", GK_CONTROL_PROTOCOL, "ok", 0,
-			 "error", "code", code, "message", gk_control_text(message));
+	return or_no_memory(json_pack("{s:i, s:b, s:{s:s, s:o}}", "protocol", GK_CONTROL_PROTOCOL,
+				      "ok", 0, "error", "code", code, "message",
+				      gk_control_text(message)));
 }
 
 /* Whether another daemon answers there; a socket left behind by one that was killed is removed. */
@@ -176,8 +195,17 @@ static void client_watch(struct gk_control *control, struct client *client)
 
 static void client_answer(struct client *client, json_t *answer)
 {
-	char *text = answer ? json_dumps(answer, JSON_COMPACT) : NULL;
+	static const char no_memory[] =
+		"{\"protocol\":1,\"ok\":false,\"error\":"
+		"{\"code\":\"failed\",\"message\":\"gkproxy is out of memory\"}}";
+	char *text = json_is_null(answer) ? NULL : json_dumps(answer, JSON_COMPACT);
 
+	/* One with a part missing would be worse than none. */
+	if (!text || json_is_incomplete) {
+		free(text);
+		text = strdup(no_memory);
+	}
+	json_is_incomplete = false;
 	json_decref(answer);
 	client->waiting = false;
 	if (!text) {
@@ -500,6 +528,7 @@ int gk_control_new(int listen_fd, gk_control_handler *handler, void *arg,
 
 	if (!control)
 		return -ENOMEM;
+	json_set_alloc_funcs(json_malloc, free);
 	control->listen_fd = listen_fd;
 	control->handler = handler;
 	control->arg = arg;

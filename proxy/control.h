@@ -35,7 +35,10 @@ typedef json_t *gk_control_handler(void *arg, uint64_t ticket, const json_t *req
  */
 json_t *gk_control_text(const char *text);
 
-/* An answer: around a result, whose reference it takes; or around an error. NULL: no memory. */
+/*
+ * An answer: around a result, whose reference it takes; or around an error. Never NULL. When there
+ * is no memory for it, or on this thread was none for some of the result, the client is told that.
+ */
 json_t *gk_control_ok(json_t *result);
 json_t *gk_control_error(const char *code, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));

@@ -57,6 +57,15 @@ void gk_holders_unescape(char *path)
 	*to = '\0';
 }
 
+/* All lines were read, or there was no memory for one. */
+static bool is_at_end(FILE *file)
+{
+	if (feof(file))
+		return true;
+	errno = ENOMEM;
+	return false;
+}
+
 /* After something was not opened: whether it is we who cannot, who then know nothing about users. */
 static bool is_in_doubt(char *what, size_t size)
 {
@@ -88,9 +97,10 @@ static bool is_mounted(int dev_id, char *what, size_t size)
 		free(where);
 	}
 	free(line);
-	if (!mounts)
-		return is_in_doubt(what, size);
-	fclose(mounts);
+	if (!mounts || (!found && !is_at_end(mounts)))
+		found = is_in_doubt(what, size);
+	if (mounts)
+		fclose(mounts);
 	return found;
 }
 
@@ -115,9 +125,10 @@ static bool is_swap(int dev_id, char *what, size_t size)
 	if (found)
 		snprintf(what, size, "in use as swap");
 	free(line);
-	if (!swaps)
-		return is_in_doubt(what, size);
-	fclose(swaps);
+	if (!swaps || (!found && !is_at_end(swaps)))
+		found = is_in_doubt(what, size);
+	if (swaps)
+		fclose(swaps);
 	return found;
 }
 

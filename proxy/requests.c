@@ -100,16 +100,18 @@ static int set_key(struct gk_device_config *config, const char *key, const json_
 	char *text = NULL;
 	int r;
 
-	if (json_is_string(value))
+	if (json_is_string(value)) {
 		text = strdup(json_string_value(value));
-	else if (json_is_boolean(value))
+	} else if (json_is_boolean(value)) {
 		text = strdup(json_is_true(value) ? "true" : "false");
-	else if (json_is_number(value))
+	} else if (json_is_number(value)) {
 		text = json_dumps(value, JSON_ENCODE_ANY);
-	if (!text) {
+	} else {
 		snprintf(why, why_size, "%.64s: expected a text, a number, true or false", key);
 		return -EINVAL;
 	}
+	if (!text)
+		return -ENOMEM;
 	r = gk_config_device_set(config, key, text, why, why_size);
 	free(text);
 	return r;
@@ -188,23 +190,19 @@ static int make_config(const struct gk_daemon *daemon, const json_t *remote, con
 	return r;
 }
 
-static json_t *start_one(struct gk_daemon *daemon, struct gk_entry *entry, bool attach, bool force,
-			 gk_job_done_fn *done, uint64_t ticket)
+/* Takes the step (malloc()). */
+static json_t *start_one(struct gk_daemon *daemon, struct gk_step *step, gk_job_done_fn *done,
+			 uint64_t ticket)
 {
-	struct gk_step *step = calloc(1, sizeof(*step));
-	int r;
+	int r = gk_devices_start(&daemon->devices, step, 1, false, done, daemon, ticket);
 
-	if (!step)
-		return no_memory();
-	*step = (struct gk_step){.entry = entry, .attach = attach, .force = force};
-	r = gk_devices_start(&daemon->devices, step, 1, false, done, daemon, ticket);
 	return r ? gk_control_error("failed", "cannot start a thread: %s", gk_strerror(r)) : NULL;
 }
 
 static json_t *attach(struct gk_daemon *daemon, uint64_t ticket, const json_t *request)
 {
 	struct gk_device_config *config;
-	struct gk_entry *entry;
+	struct gk_step *step;
 	const char *command;
 	const char *name = NULL;
 	json_t *remote = NULL;
@@ -227,8 +225,17 @@ static json_t *attach(struct gk_daemon *daemon, uint64_t ticket, const json_t *r
 		gk_config_device_free(config);
 		return answer;
 	}
-	entry = gk_devices_add(&daemon->devices, config, false);
-	return entry ? start_one(daemon, entry, true, false, attach_done, ticket) : no_memory();
+	step = calloc(1, sizeof(*step));
+	if (!step) {
+		gk_config_device_free(config);
+		return no_memory();
+	}
+	step->attach = true;
+	step->entry = gk_devices_add(&daemon->devices, config, false);
+	if (step->entry)
+		return start_one(daemon, step, attach_done, ticket);
+	free(step);
+	return no_memory();
 }
 
 static void detach_done(void *arg, uint64_t ticket, struct gk_step *steps, size_t n_steps)
@@ -254,6 +261,7 @@ static json_t *detach(struct gk_daemon *daemon, uint64_t ticket, const json_t *r
 	json_t *answer = UNPACK(request, "{s:s, s:s, s?:b}", "command", &command, "name", &name,
 				"force", &force);
 	struct gk_entry *entry;
+	struct gk_step *step;
 
 	if (answer)
 		return answer;
@@ -271,7 +279,11 @@ static json_t *detach(struct gk_daemon *daemon, uint64_t ticket, const json_t *r
 		return not_found(name);
 	if (entry->state == GK_ENTRY_DETACHING || entry->detach_ticket)
 		return gk_control_error("busy", "%s is being detached already", name);
-	return start_one(daemon, entry, false, force, detach_done, ticket);
+	step = calloc(1, sizeof(*step));
+	if (!step)
+		return no_memory();
+	*step = (struct gk_step){.entry = entry, .force = force};
+	return start_one(daemon, step, detach_done, ticket);
 }
 
 static json_t *log_level(struct gk_daemon *daemon, uint64_t ticket, const json_t *request)
@@ -377,13 +389,20 @@ static size_t plan_reload(struct gk_daemon *daemon, const struct gk_config *conf
 	return n;
 }
 
+/* Also for the log, since nobody hears the answer to SIGHUP. */
+static json_t *reload_failed(const char *why)
+{
+	gk_log(GK_LOG_ERROR, "reload: %s: nothing was changed", why);
+	return gk_control_error("failed", "%s: nothing was changed", why);
+}
+
 json_t *gk_requests_reload(struct gk_daemon *daemon, uint64_t ticket)
 {
 	struct mistakes mistakes = {.n = 0};
 	struct gk_config *config;
 	struct gk_step *steps;
 	struct timespec ts;
-	char state[64];
+	char state[64], why[128];
 	size_t n;
 	int r;
 
@@ -391,6 +410,8 @@ json_t *gk_requests_reload(struct gk_daemon *daemon, uint64_t ticket)
 		return gk_control_error("busy", "a device is being attached or detached: try again "
 					"when that has ended");
 	r = gk_config_load(daemon->config->path, note_mistake, &mistakes, &config);
+	if (r == -ENOMEM)
+		return reload_failed("out of memory");
 	if (r) {
 		gk_log(GK_LOG_ERROR, "reload: nothing was changed");
 		return gk_control_error("mistakes", "%u mistake%s in the file, nothing was changed:%s",
@@ -399,7 +420,7 @@ json_t *gk_requests_reload(struct gk_daemon *daemon, uint64_t ticket)
 	steps = calloc(config->n_devices + daemon->devices.n_entries, sizeof(*steps));
 	if (!steps) {
 		gk_config_free(config);
-		return no_memory();
+		return reload_failed("out of memory");
 	}
 	clock_gettime(CLOCK_MONOTONIC, &ts);
 	snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%lld",
@@ -415,11 +436,12 @@ json_t *gk_requests_reload(struct gk_daemon *daemon, uint64_t ticket)
 	if (!r)
 		return NULL;
 	gk_notify("READY=1");
-	return gk_control_error("failed", "cannot start a thread: %s", gk_strerror(r));
+	snprintf(why, sizeof(why), "cannot start a thread: %s", gk_strerror(r));
+	return reload_failed(why);
 }
 
 static void report_unchanged(struct gk_daemon *daemon, const struct gk_step *steps, size_t n_steps,
-			     json_t *unchanged, json_t *changed)
+			     json_t *unchanged, json_t *changed, json_t *failed)
 {
 	const struct gk_config *config = daemon->config;
 
@@ -431,6 +453,10 @@ static void report_unchanged(struct gk_daemon *daemon, const struct gk_step *ste
 
 		for (size_t s = 0; s < n_steps; s++)
 			is_new |= !strcmp(steps[s].name, config->devices[i].name);
+		if (!entry && !is_new)
+			json_array_append_new(failed, json_pack("{s:s, s:s}", "name",
+								config->devices[i].name, "error",
+								"out of memory"));
 		if (!entry || is_new)
 			continue;
 		if (gk_config_device_same(entry->config, &config->devices[i], why, sizeof(why))) {
@@ -453,7 +479,7 @@ static void reload_done(void *arg, uint64_t ticket, struct gk_step *steps, size_
 	json_t *changed = json_array();
 	json_t *failed = json_array();
 
-	report_unchanged(daemon, steps, n_steps, unchanged, changed);
+	report_unchanged(daemon, steps, n_steps, unchanged, changed, failed);
 	for (size_t i = 0; i < n_steps; i++) {
 		if (steps[i].result)
 			json_array_append_new(

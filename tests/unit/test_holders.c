@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -47,6 +48,36 @@ static void without_descriptors_it_counts_as_used(void **state)
 	}
 }
 
+static bool no_memory; /* for lines */
+
+ssize_t __real_getline(char **line, size_t *size, FILE *file);
+ssize_t __wrap_getline(char **line, size_t *size, FILE *file);
+ssize_t __real___getdelim(char **line, size_t *size, int end, FILE *file);
+ssize_t __wrap___getdelim(char **line, size_t *size, int end, FILE *file);
+
+ssize_t __wrap_getline(char **line, size_t *size, FILE *file)
+{
+	return no_memory ? -1 : __real_getline(line, size, file);
+}
+
+/* What getline() is in optimized code. */
+ssize_t __wrap___getdelim(char **line, size_t *size, int end, FILE *file)
+{
+	return no_memory ? -1 : __real___getdelim(line, size, end, file);
+}
+
+static void without_memory_it_counts_as_used(void **state)
+{
+	char what[512] = "";
+
+	(void)state;
+	no_memory = true;
+	assert_true(gk_holders_find(NO_DEVICE, what, sizeof(what)));
+	no_memory = false;
+	assert_non_null(strstr(what, "perhaps in use, which cannot be found out (Cannot allocate"));
+	assert_false(gk_holders_find(NO_DEVICE, what, sizeof(what)));
+}
+
 static void names_of_mount_points_are_unescaped(void **state)
 {
 	char path[] = "/mnt/a\\040b\\134c";
@@ -60,6 +91,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(without_descriptors_it_counts_as_used),
+		cmocka_unit_test(without_memory_it_counts_as_used),
 		cmocka_unit_test(names_of_mount_points_are_unescaped),
 	};
 

@@ -26,6 +26,35 @@ static void assert_says(const struct gk_tls *tls, const char *part)
 		fail_msg("\"%s\" does not say \"%s\"", tls->why, part);
 }
 
+/* -- a start without memory -- */
+
+static bool no_method; /* BIO_meth_new() fails */
+
+BIO_METHOD *__real_BIO_meth_new(int type, const char *name);
+BIO_METHOD *__wrap_BIO_meth_new(int type, const char *name);
+
+BIO_METHOD *__wrap_BIO_meth_new(int type, const char *name)
+{
+	return no_method ? NULL : __real_BIO_meth_new(type, name);
+}
+
+/* The first of all connections has to make what the others find. */
+static void the_first_connection_may_fail_without_harm(void **state)
+{
+	struct gk_tls_options options = tls_server_options(&ca, "disk.example");
+	struct gk_tls_context *context = tls_server_context(&options);
+	struct gk_tls *tls;
+
+	(void)state;
+	no_method = true;
+	assert_null(gk_tls_new(context));
+	no_method = false;
+	tls = gk_tls_new(context);
+	assert_non_null(tls);
+	gk_tls_free(tls);
+	gk_tls_context_free(context);
+}
+
 /* -- who is let in -- */
 
 /* 0, or the error and a part of the sentence. */
@@ -378,6 +407,7 @@ static int end_all(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_first_connection_may_fail_without_harm),
 		cmocka_unit_test(the_right_server_is_let_in),
 		cmocka_unit_test(the_wrong_server_is_not),
 		cmocka_unit_test(a_server_may_want_to_know_us),
