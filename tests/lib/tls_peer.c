@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -33,6 +34,8 @@ struct tls_peer {
 	bool new_keys; /* by the test's thread */
 	bool ticket;
 	bool cut;
+	bool held;
+	int wake;      /* eventfd: one of these has changed, and matters now */
 	bool from_client, to_client; /* these directions are open */
 };
 
@@ -116,13 +119,17 @@ static void *relay(void *arg)
 
 	peer->from_client = peer->to_client = SSL_accept(peer->ssl) == 1;
 	while (peer->from_client || peer->to_client) {
-		struct pollfd fds[2] = {
-			{.fd = peer->from_client ? peer->fd : -1, .events = POLLIN},
+		bool held = __atomic_load_n(&peer->held, __ATOMIC_ACQUIRE);
+		struct pollfd fds[3] = {
+			{.fd = peer->from_client && !held ? peer->fd : -1, .events = POLLIN},
 			{.fd = peer->to_client ? peer->plain : -1, .events = POLLIN},
+			{.fd = peer->wake, .events = POLLIN},
 		};
 
-		if (poll(fds, 2, -1) < 0)
+		if (poll(fds, 3, -1) < 0)
 			continue;
+		if (fds[2].revents)
+			CHECK(eventfd_read(peer->wake, &(eventfd_t){0}) == 0);
 		if (fds[0].revents && !relay_in(peer)) {
 			peer->from_client = false;
 			shutdown(peer->plain, SHUT_WR);
@@ -138,6 +145,7 @@ static void *relay(void *arg)
 	SSL_free(peer->ssl);
 	close(peer->fd);
 	close(peer->plain);
+	close(peer->wake);
 	return NULL;
 }
 
@@ -152,6 +160,8 @@ struct tls_peer *tls_peer_new(int fd, const char *version)
 	peer->fd = fd;
 	peer->plain = fds[0];
 	peer->given = fds[1];
+	peer->wake = eventfd(0, EFD_CLOEXEC);
+	CHECK(peer->wake >= 0);
 	peer->ssl = SSL_new(server_context);
 	CHECK(peer->ssl && SSL_set_fd(peer->ssl, fd));
 	if (version && !strcmp(version, "1.2"))
@@ -188,6 +198,12 @@ void tls_peer_new_keys(struct tls_peer *peer)
 void tls_peer_ticket(struct tls_peer *peer)
 {
 	__atomic_store_n(&peer->ticket, true, __ATOMIC_RELEASE);
+}
+
+void tls_peer_hold(struct tls_peer *peer, bool on)
+{
+	__atomic_store_n(&peer->held, on, __ATOMIC_RELEASE);
+	CHECK(eventfd_write(peer->wake, 1) == 0);
 }
 
 void tls_peer_cut(struct tls_peer *peer)

@@ -32,6 +32,12 @@ void tls_peer_new_keys(struct tls_peer *peer);
 /* The next time that something passes, the server sends a session ticket first. */
 void tls_peer_ticket(struct tls_peer *peer);
 
+/*
+ * The server reads no more of what the client sends, but for what is on its way through already, and
+ * what it says passes as before; false: it goes on.
+ */
+void tls_peer_hold(struct tls_peer *peer, bool on);
+
 /* When the plain end is closed, the connection is, without close_notify. */
 void tls_peer_cut(struct tls_peer *peer);
 

@@ -5,6 +5,7 @@
  */
 #include <string.h>
 
+#include "taker.h"
 #include "tls_peer.h"
 #include "wire_rig.h"
 
@@ -78,6 +79,43 @@ static void new_keys_end_the_connection_and_nothing_else(void **state)
 	change_keys(true);
 }
 
+/*
+ * In front of the answer to a READ, while the server takes no more of a large WRITE: that goes
+ * whole to the next connection.
+ */
+static void new_keys_under_a_write_cost_no_byte(void **state)
+{
+	static struct taker taker;
+
+	(void)state;
+	for (int only_send = 0; only_send < 2; only_send++) {
+		struct fake_request request;
+		uint8_t content[512];
+		struct rig rig;
+
+		rig_begin(&rig, &(struct rig_options){.ktls = true, .ktls_send = only_send,
+						      .max_io_bytes = TAKER_BYTES,
+						      .sndbuf_bytes = 16 * 1024,
+						      .retry = {.replay = true}});
+		request = rig_request(&rig, 0, 1, NBD_CMD_READ, 4096, 512);
+		tls_peer_hold(rig.tls[0], true);
+		rig_pattern(mem_front_data(&rig.queue, 0), 0, TAKER_BYTES, 7);
+		mem_front_submit(&rig.queue, 0, NBD_CMD_WRITE, 0, 0, TAKER_BYTES);
+		rig_pattern(content, 4096, sizeof(content), 5);
+		tls_peer_new_keys(rig.tls[0]);
+		rig_answer(&rig, 0, &request, content);
+		/* A WRITE that nobody answered: the end of the old connection is waited for. */
+		assert_int_equal(rig_wait_down(&rig, 0), GK_SESSION_FENCING);
+		rig_close_peer(&rig, 0);
+		rig_wait_dead(&rig, 0);
+		rig_offer(&rig, 0);
+		/* The READ, if its answer came behind the new keys, is asked for again as well. */
+		taker_start(&taker, &rig, 0);
+		taker_check(&taker, &rig, 0, 7);
+		rig_end(&rig);
+	}
+}
+
 static void cut_or_closed_the_connection_is_dead(void **state)
 {
 	struct rig rig;
@@ -123,6 +161,7 @@ int main(void)
 		cmocka_unit_test(tickets_are_dropped),
 		cmocka_unit_test(tickets_between_payloads_are_dropped),
 		cmocka_unit_test(new_keys_end_the_connection_and_nothing_else),
+		cmocka_unit_test(new_keys_under_a_write_cost_no_byte),
 		cmocka_unit_test(cut_or_closed_the_connection_is_dead),
 		cmocka_unit_test(what_does_not_decrypt_never_becomes_data),
 	};

@@ -3,15 +3,57 @@
  * TLS in user space below a session: what is TLS's own business leaves the stream in step, and
  * what breaks TLS ends the connection and nothing else.
  */
-#include <pthread.h>
+#include <openssl/ssl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "taker.h"
 #include "tls_peer.h"
 #include "wire_rig.h"
 
 #define KIB 1024
+
+/* Each time in front of the answer to a READ, while the server takes no more of a large WRITE. */
+static void new_keys_under_a_write_change_nothing(void **state)
+{
+	static struct taker taker;
+	struct gk_session *session;
+	struct fake_request reads[4];
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &(struct rig_options){
+				.tls = true, .max_io_bytes = TAKER_BYTES, .sndbuf_bytes = 16 * KIB});
+	session = &rig.queue.sessions[0];
+	for (uint16_t i = 0; i < 4; i++)
+		reads[i] = rig_request(&rig, 0, (uint16_t)(i + 1), NBD_CMD_READ, i * 512, 512);
+	tls_peer_hold(rig.tls[0], true);
+	rig_pattern(mem_front_data(&rig.queue, 0), 0, TAKER_BYTES, 7);
+	mem_front_submit(&rig.queue, 0, NBD_CMD_WRITE, 0, 0, TAKER_BYTES);
+	while (!session->tls->sent)
+		rig_turn(&rig);
+	for (uint16_t i = 0; i < 4; i++) {
+		uint8_t content[512];
+
+		rig_pattern(content, i * 512, sizeof(content), 5);
+		tls_peer_new_keys(rig.tls[0]);
+		rig_answer(&rig, 0, &reads[i], content);
+		assert_int_equal(rig_result(&rig, (uint16_t)(i + 1)), 512);
+		assert_memory_equal(mem_front_data(&rig.queue, (uint16_t)(i + 1)), content, 512);
+		assert_true(session->send_owed && session->tls->sent < session->tls->tls->out_len);
+	}
+	/* Ours follow behind what is in flight. */
+	assert_int_equal(SSL_get_key_update_type(session->tls->tls->ssl),
+			 SSL_KEY_UPDATE_NOT_REQUESTED);
+	taker_start(&taker, &rig, 0);
+	tls_peer_hold(rig.tls[0], false);
+	taker_check(&taker, &rig, 0, 7);
+	assert_int_equal(SSL_get_key_update_type(session->tls->tls->ssl), SSL_KEY_UPDATE_NONE);
+	rig_in_step(&rig, 0, 1);
+	assert_int_equal(rig.queue.counters.errors, 0);
+	rig_end(&rig);
+}
 
 static void new_keys_in_the_middle_change_nothing(void **state)
 {
@@ -28,44 +70,22 @@ static void new_keys_in_the_middle_change_nothing(void **state)
 	rig_end(&rig);
 }
 
-/* The server that takes a request, on a thread of its own: it must not wait for our turns. */
-struct taker {
-	int fd;
-	uint8_t bytes[sizeof(struct nbd_request) + 512 * KIB];
-	bool whole;
-};
-
-static void *take(void *arg)
-{
-	struct taker *taker = arg;
-
-	taker->whole = fake_take_bytes(taker->fd, taker->bytes, sizeof(taker->bytes));
-	return NULL;
-}
-
 /* Of a large request every byte arrives, in records that are full but for the last. */
 static void large_payloads_fill_their_records(void **state)
 {
-	static uint8_t want[512 * KIB];
 	static struct taker taker;
-	pthread_t thread;
 	struct gk_tls *tls;
 	struct rig rig;
 	uint64_t before;
 
 	(void)state;
-	rig_begin(&rig, &(struct rig_options){.tls = true, .max_io_bytes = sizeof(want)});
+	rig_begin(&rig, &(struct rig_options){.tls = true, .max_io_bytes = TAKER_BYTES});
 	tls = rig.queue.sessions[0].tls->tls;
 	before = tls->sent.records;
-	rig_pattern(want, 0, sizeof(want), 7);
-	memcpy(mem_front_data(&rig.queue, 0), want, sizeof(want));
-	taker.fd = rig.peer[0];
-	assert_int_equal(pthread_create(&thread, NULL, take, &taker), 0);
-	mem_front_submit(&rig.queue, 0, NBD_CMD_WRITE, 0, 0, sizeof(want));
-	rig_send_all(&rig);
-	assert_int_equal(pthread_join(thread, NULL), 0);
-	assert_true(taker.whole);
-	assert_memory_equal(taker.bytes + sizeof(struct nbd_request), want, sizeof(want));
+	rig_pattern(mem_front_data(&rig.queue, 0), 0, TAKER_BYTES, 7);
+	taker_start(&taker, &rig, 0);
+	mem_front_submit(&rig.queue, 0, NBD_CMD_WRITE, 0, 0, TAKER_BYTES);
+	taker_check(&taker, &rig, 0, 7);
 	assert_int_equal(tls->sent.records - before,
 			 sizeof(taker.bytes) / GK_TLS_PLAIN_BYTES + 1);
 	rig_end(&rig);
@@ -126,6 +146,7 @@ static void what_does_not_decrypt_never_becomes_data(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(new_keys_under_a_write_change_nothing),
 		cmocka_unit_test(new_keys_in_the_middle_change_nothing),
 		cmocka_unit_test(large_payloads_fill_their_records),
 		cmocka_unit_test(cut_or_closed_the_connection_is_dead),
