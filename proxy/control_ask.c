@@ -31,10 +31,23 @@ static int connect_to(const char *path)
 	return fd;
 }
 
+/* A daemon that hangs up may have said why: that is read all the same. */
+static void say(int fd, const char *text, size_t len)
+{
+	while (len) {
+		ssize_t n = send(fd, text, len, MSG_NOSIGNAL);
+
+		if (n < 0 && errno != EINTR)
+			return;
+		text += n > 0 ? n : 0;
+		len -= n > 0 ? (size_t)n : 0;
+	}
+}
+
 /* Reads to the end of the line. The text without it, to be freed, or NULL. */
 static char *exchange(int fd, const char *request)
 {
-	FILE *stream = fdopen(fd, "r+");
+	FILE *stream = fdopen(fd, "r");
 	char *line = NULL;
 	size_t size = 0;
 	ssize_t n;
@@ -43,8 +56,8 @@ static char *exchange(int fd, const char *request)
 		close(fd);
 		return NULL;
 	}
-	fprintf(stream, "%s\n", request);
-	fflush(stream);
+	say(fd, request, strlen(request));
+	say(fd, "\n", 1);
 	n = getline(&line, &size, stream);
 	fclose(stream);
 	if (n > 0)
