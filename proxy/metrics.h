@@ -25,7 +25,10 @@ typedef char *gk_metrics_source(void *arg);
 int gk_metrics_start(const char *address, gk_metrics_source *source, void *arg,
 		     struct gk_metrics **ret_metrics);
 
-/* Readable when gk_metrics_step() has something to do; at the latest after *ret_ms (-1: never). */
+/*
+ * Readable when gk_metrics_step() has something to do; at the latest after *ret_ms (-1: never). -1:
+ * nothing before that.
+ */
 int gk_metrics_fd(const struct gk_metrics *metrics, int *ret_ms);
 
 /* Does what can be done without waiting. May call the source. */

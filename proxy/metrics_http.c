@@ -3,10 +3,12 @@
 #include <errno.h>
 #include <microhttpd.h>
 #include <netdb.h>
+#include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "log.h"
@@ -15,9 +17,12 @@
 #define CLIENTS     32
 #define TIMEOUT_S   10
 #define MEMORY      (16U * 1024) /* for the header of one request */
+#define REST_MS     200
 
 struct gk_metrics {
 	struct MHD_Daemon *daemon;
+	int listen_fd;         /* the daemon's */
+	int64_t rest_until_ms; /* whoever knocks cannot be let in: nobody looks until then */
 	gk_metrics_source *source;
 	void *arg;
 };
@@ -129,7 +134,7 @@ int gk_metrics_start(const char *address, gk_metrics_source *source, void *arg,
 		free(metrics);
 		return fd;
 	}
-	*metrics = (struct gk_metrics){.source = source, .arg = arg};
+	*metrics = (struct gk_metrics){.source = source, .arg = arg, .listen_fd = fd};
 	metrics->daemon = MHD_start_daemon(
 		MHD_USE_EPOLL, 0, NULL, NULL, handle, metrics, MHD_OPTION_LISTEN_SOCKET, fd,
 		MHD_OPTION_CONNECTION_LIMIT, (unsigned int)CLIENTS, MHD_OPTION_CONNECTION_TIMEOUT,
@@ -145,21 +150,48 @@ int gk_metrics_start(const char *address, gk_metrics_source *source, void *arg,
 	return 0;
 }
 
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
 int gk_metrics_fd(const struct gk_metrics *metrics, int *ret_ms)
 {
 	const union MHD_DaemonInfo *info =
 		MHD_get_daemon_info(metrics->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+	int64_t rest_ms = metrics->rest_until_ms - now_ms();
 	MHD_UNSIGNED_LONG_LONG ms;
 
 	*ret_ms = -1;
+	if (rest_ms > 0) {
+		*ret_ms = (int)rest_ms;
+		return -1;
+	}
 	if (MHD_get_timeout(metrics->daemon, &ms) == MHD_YES)
 		*ret_ms = ms < 1000 ? (int)ms : 1000;
 	return info->epoll_fd;
 }
 
+static unsigned int count_clients(const struct gk_metrics *metrics)
+{
+	return MHD_get_daemon_info(metrics->daemon, MHD_DAEMON_INFO_CURRENT_CONNECTIONS)
+		->num_connections;
+}
+
 void gk_metrics_step(struct gk_metrics *metrics)
 {
+	struct pollfd knock = {.fd = metrics->listen_fd, .events = POLLIN};
+	unsigned int before = count_clients(metrics);
+
+	if (now_ms() < metrics->rest_until_ms)
+		return;
 	(void)MHD_run(metrics->daemon);
+	/* Not for want of a place: of descriptors, and until there are some it knocks all the time. */
+	if (count_clients(metrics) == before && before < CLIENTS && poll(&knock, 1, 0) > 0)
+		metrics->rest_until_ms = now_ms() + REST_MS;
 }
 
 void gk_metrics_stop(struct gk_metrics *metrics)

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -232,6 +233,52 @@ static void http_serves_one_page(void **state)
 	gk_metrics_stop(metrics);
 }
 
+/* A turn as the daemon takes it. */
+static void turn(struct gk_metrics *metrics)
+{
+	int ms;
+	struct pollfd ready = {.fd = gk_metrics_fd(metrics, &ms), .events = POLLIN};
+
+	(void)poll(&ready, 1, ms);
+	gk_metrics_step(metrics);
+}
+
+/* Who cannot be let in is not looked at without a pause: that would take a whole processor. */
+static void without_descriptors_nobody_spins(void **state)
+{
+	enum { LIMIT = 64 };
+	static const char request[] = "GET /metrics HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+	unsigned int port = free_port(), n = 0;
+	struct page page = {.asked = 0};
+	struct rlimit usual, limit;
+	struct gk_metrics *metrics;
+	int fd, fds[LIMIT], ms;
+	char address[32], line[16] = "";
+
+	(void)state;
+	snprintf(address, sizeof(address), "127.0.0.1:%u", port);
+	assert_int_equal(gk_metrics_start(address, source, &page, &metrics), 0);
+	fd = connect_to(port);
+	assert_int_equal(send(fd, request, strlen(request), 0), strlen(request));
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &usual), 0);
+	limit = usual;
+	limit.rlim_cur = LIMIT;
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	while (n < LIMIT && (fds[n] = dup(STDIN_FILENO)) >= 0)
+		n++;
+	gk_metrics_step(metrics);
+	assert_int_equal(gk_metrics_fd(metrics, &ms), -1);
+	assert_true(ms > 0);
+	while (n)
+		close(fds[--n]);
+	assert_int_equal(setrlimit(RLIMIT_NOFILE, &usual), 0);
+	while (recv(fd, line, sizeof(line) - 1, MSG_DONTWAIT) < 0)
+		turn(metrics);
+	assert_ptr_equal(strstr(line, "HTTP/1.1 200"), line);
+	close(fd);
+	gk_metrics_stop(metrics);
+}
+
 static void a_bad_address_is_refused(void **state)
 {
 	static const char *const bad[] = {"9105", "localhost:9105", "127.0.0.1:http", "1.2.3:4:5",
@@ -307,6 +354,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test(the_text_says_what_was_counted),
 		cmocka_unit_test(histograms_are_in_seconds_and_cumulative),
 		cmocka_unit_test(http_serves_one_page),
+		cmocka_unit_test(without_descriptors_nobody_spins),
 		cmocka_unit_test(a_bad_address_is_refused),
 		cmocka_unit_test(the_dashboard_names_only_metrics_that_there_are),
 	};
