@@ -205,9 +205,18 @@ static bool read_choice(const struct gk_config_key *key, const char *text, doubl
 	return false;
 }
 
+/* NAME-part1 is what udev calls the first partition of NAME. */
+static bool is_partition(const char *text)
+{
+	const char *part = strrchr(text, '-');
+
+	return part && !strncmp(part, "-part", 5) && part[5] &&
+	       !part[5 + strspn(part + 5, "0123456789")];
+}
+
 static bool is_name(const char *text)
 {
-	return text[0] != '.' &&
+	return text[0] != '.' && !is_partition(text) &&
 	       text[strspn(text, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 				 "0123456789._-")] == '\0';
 }
@@ -322,7 +331,7 @@ static void say_expected(const struct gk_config_key *key, char *expected, size_t
 	case GK_KEY_NAME:
 		snprintf(expected, size,
 			 "expected a name in quotes: %.0f to %.0f letters, digits, '.', '_' or "
-			 "'-', no '.' in front",
+			 "'-', no '.' in front, no '-part1' or the like at the end",
 			 key->min, key->max);
 		break;
 	case GK_KEY_REMOTE:

@@ -80,7 +80,7 @@ static void a_bad_text_is_named_and_changes_nothing(void **state)
 		{"connect_timeout", "inf", "connect_timeout: expected seconds from 0 to 86400"},
 		{"on-exit", "stay", "on_exit: expected \"remove\" or \"keep\""},
 		{"name", "a/b", "name: expected a name in quotes: 1 to 64 letters, digits, '.', '_' "
-				"or '-', no '.' in front"},
+				"or '-', no '.' in front, no '-part1' or the like at the end"},
 		{"remote", "http://h/", NULL},
 		{"nonsense", "1", NULL},
 		{"", "1", NULL},

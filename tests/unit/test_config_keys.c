@@ -44,6 +44,9 @@ static void values_at_the_limits_are_taken(void **state)
 	check_lines(lines, sizeof(lines) / sizeof(lines[0]));
 	gk_config_free(load_good("devices = ( { remote = \"nbd://h/\"; name = \"A.z-0_" X10(
 		"12345") "12345678\"; } );"));
+	gk_config_free(load_good("devices = ( { remote = \"nbd://h/\"; name = \"vol0-part\"; },\n"
+				 "{ remote = \"nbd://h/\"; name = \"part1\"; },\n"
+				 "{ remote = \"nbd://h/\"; name = \"vol0-part1a\"; } );"));
 }
 
 static void every_bad_value_is_named_with_line_and_key(void **state)
@@ -129,6 +132,8 @@ static void names_have_letters_digits_and_a_few_signs(void **state)
 		"\".a\"",
 		"\"a/b\"",
 		"\"a b\"",
+		"\"vol0-part1\"",
+		"\"-part12\"",
 		"\"\xc3\xa9\"",
 		"7",
 		"\"" X10("123456") "12345\"",
@@ -143,7 +148,7 @@ static void names_have_letters_digits_and_a_few_signs(void **state)
 		text_is_bad(
 			text,
 			":3: devices[0].name: expected a name in quotes: 1 to 64 letters, digits, "
-			"'.', '_' or '-', no '.' in front");
+			"'.', '_' or '-', no '.' in front, no '-part1' or the like at the end");
 	}
 }
 
