@@ -261,8 +261,8 @@ static int start(struct gk_device *device, struct gk_dialled *dialled)
 
 	for (unsigned int i = 0; !r && i < device->n_queues; i++)
 		r = gk_device_queue_start(device, i);
-	if (!r)
-		gk_udev_name_save(device->dev_id, device->config->name);
+	if (!r && gk_udev_name_save(device->dev_id, device->config->name, &device->name_fd) < 0)
+		return -EEXIST;
 	if (!r && device->recovering)
 		r = gk_ublk_ctrl_end_recovery(device->ctrl, (uint32_t)device->dev_id);
 	else if (!r)
@@ -483,6 +483,7 @@ int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
 		.state_dir = state_dir,
 		.dev_id = -1,
 		.lock_fd = -1,
+		.name_fd = -1,
 		.cdev_fd = -1,
 		.cookie = gk_recovery_cookie(),
 		.cancel_fd = cancel_fd,
@@ -642,7 +643,7 @@ void gk_device_detach(struct gk_device *device)
 			       device->config->name);
 	}
 	if (device->dev_id >= 0)
-		gk_udev_name_forget(device->dev_id, device->config->name);
+		gk_udev_name_forget(device->dev_id, device->config->name, device->name_fd);
 	if (device->live)
 		gk_recovery_forget(device->state_dir, device->config->name);
 	drop_lock(device);

@@ -171,6 +171,7 @@ static bool process_has_it(const char *pid, int dev_id, char *what, size_t size)
 	char path[PATH_MAX];
 	char command[32] = "?";
 	const struct dirent *entry;
+	struct stat st;
 	bool found = false;
 	FILE *file;
 	DIR *dir;
@@ -182,7 +183,9 @@ static bool process_has_it(const char *pid, int dev_id, char *what, size_t size)
 		ssize_t n = readlinkat(dirfd(dir), entry->d_name, path, sizeof(path) - 1);
 
 		path[n > 0 ? n : 0] = '\0';
-		found = is_node_name(path, dev_id);
+		/* A plain file of that name is none: gkproxy has one itself (udev_name.h). */
+		found = is_node_name(path, dev_id) &&
+			(fstatat(dirfd(dir), entry->d_name, &st, 0) < 0 || S_ISBLK(st.st_mode));
 	}
 	if (!dir)
 		return is_in_doubt(what, size);

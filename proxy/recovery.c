@@ -127,7 +127,7 @@ int gk_recovery_find(struct gk_ublk_ctrl *ctrl, const char *state_dir,
 		*ret_kept = kept;
 	} else {
 		unlink(path);
-		gk_udev_name_forget((int)kept.info.dev_id, config->name);
+		gk_udev_name_forget((int)kept.info.dev_id, config->name, -1);
 	}
 	json_decref(note);
 	return r;

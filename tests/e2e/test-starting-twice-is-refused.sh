@@ -35,3 +35,25 @@ second_refused "already attached .*$first"
 step "with another name, the same id"
 sed -i s/vol0/vol1/ "$dir/second.conf"
 second_refused 'ublkb0 exists already'
+
+step "with a state_dir of its own, the same name; also when the first daemon is dead"
+{
+	echo "state_dir = \"$dir/second\"; control = { socket = \"$dir/second.sock\"; }; log_level = \"error\";"
+	echo "devices = ( { name = \"vol0\"; remote = \"$uri\"; } );"
+} >"$dir/second.conf"
+mkdir "$dir/second"
+second_refused 'ublkb0 has this name already.*/run/gkproxy/udev/ublkb0'
+kill -KILL "$first"
+wait "$first" 2>/dev/null || true
+status=0
+gkproxy -c "$dir/second.conf" 2>"$dir/second.log" || status=$?
+same "$status" 1 "exit status of the second gkproxy"
+grep -q 'ublkb0 has this name already' "$dir/second.log" || fail "it says: $(cat "$dir/second.log")"
+start_conf
+logged 'ublkb0 is taken over'
+
+step "the name is free when its disk is gone"
+stop_gkproxy
+[ -z "$(find /run/gkproxy/udev -type f)" ] || fail "left: $(ls /run/gkproxy/udev)"
+sed 's/log_level = "error";//' "$dir/second.conf" >"$conf"
+start_conf
