@@ -32,6 +32,7 @@ static int take_lock(struct gk_device *device, const char *state_dir)
 
 	if (asprintf(&device->lock_path, "%s/%s.lock", state_dir, device->config->name) < 0) {
 		device->lock_path = NULL;
+		gk_log(GK_LOG_ERROR, "%s: cannot attach: out of memory", device->config->name);
 		return -ENOMEM;
 	}
 	for (;;) {
@@ -475,8 +476,10 @@ int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
 	struct gk_device *device = malloc(sizeof(*device));
 	int r;
 
-	if (!device)
+	if (!device) {
+		gk_log(GK_LOG_ERROR, "%s: cannot attach: out of memory", config->name);
 		return -ENOMEM;
+	}
 	*device = (struct gk_device){
 		.config = config,
 		.ctrl = ctrl,

@@ -309,18 +309,51 @@ static bool wait_ms(struct gk_reconnect *reconnect, int ms, bool for_dead)
 	return !fds[0].revents;
 }
 
+/* What the thread needs, made before it: without it connections would never come back. */
+struct work {
+	struct gk_device *device;
+	struct place *dead;
+	struct gk_dialled *dialled;
+};
+
+static void work_free(struct work *work)
+{
+	struct gk_reconnect *reconnect = &work->device->reconnect;
+
+	free(reconnect->ended);
+	reconnect->ended = NULL;
+	free(work->dialled);
+	free(work->dead);
+	free(work);
+}
+
+static struct work *work_new(struct gk_device *device)
+{
+	struct gk_reconnect *reconnect = &device->reconnect;
+	struct work *work = malloc(sizeof(*work));
+
+	if (!work)
+		return NULL;
+	work->device = device;
+	work->dead = calloc(device->n_connections, sizeof(*work->dead));
+	work->dialled = calloc(device->n_connections, sizeof(*work->dialled));
+	reconnect->ended = calloc(device->n_connections, sizeof(*reconnect->ended));
+	if (work->dead && work->dialled && reconnect->ended)
+		return work;
+	work_free(work);
+	return NULL;
+}
+
 static void *reconnect_thread(void *arg)
 {
-	struct gk_device *device = arg;
+	struct work *work = arg;
+	struct gk_device *device = work->device;
 	struct gk_reconnect *reconnect = &device->reconnect;
-	struct place *dead = calloc(device->n_connections, sizeof(*dead));
-	struct gk_dialled *dialled = calloc(device->n_connections, sizeof(*dialled));
+	struct place *dead = work->dead;
+	struct gk_dialled *dialled = work->dialled;
 	unsigned int attempt = 0;
 	int64_t back_ms = INT64_MIN / 2;
-	bool go_on;
-
-	reconnect->ended = calloc(device->n_connections, sizeof(*reconnect->ended));
-	go_on = dead && dialled && reconnect->ended;
+	bool go_on = true;
 
 	while (go_on) {
 		unsigned int n = find_dead(device, dead);
@@ -347,17 +380,18 @@ static void *reconnect_thread(void *arg)
 		if (go_on && n && redial(device, dead, n, dialled) == (int)n)
 			back_ms = now_ms();
 	}
-	free(reconnect->ended);
-	reconnect->ended = NULL;
-	free(dialled);
-	free(dead);
+	work_free(work);
 	return NULL;
 }
 
 int gk_reconnect_start(struct gk_device *device)
 {
-	int r = -pthread_create(&device->reconnect.thread, NULL, reconnect_thread, device);
+	struct work *work = work_new(device);
+	int r = work ? -pthread_create(&device->reconnect.thread, NULL, reconnect_thread, work)
+		     : -ENOMEM;
 
 	device->reconnect.started = !r;
+	if (r && work)
+		work_free(work);
 	return r;
 }

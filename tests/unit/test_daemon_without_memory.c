@@ -5,7 +5,6 @@
  * and the other device stays. Threads and events are allocations, too. The devices are none, as in
  * test_daemon; what libraries allocate for themselves does not fail here, but for jansson's.
  */
-#include <errno.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -16,7 +15,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -25,89 +23,7 @@
 #include "daemon.h"
 #include "log.h"
 #include "no_devices.h"
-
-/* -- allocations that fail -- */
-
-static __thread bool is_client; /* this thread is the test's, and always gets what it wants */
-static unsigned int countdown;  /* the allocation of the daemon that fails; 0: none */
-static unsigned int n_failed;
-
-static bool fails(void)
-{
-	unsigned int left;
-
-	if (is_client)
-		return false;
-	left = __atomic_load_n(&countdown, __ATOMIC_RELAXED);
-	while (left && !__atomic_compare_exchange_n(&countdown, &left, left - 1, false,
-						    __ATOMIC_RELAXED, __ATOMIC_RELAXED))
-		;
-	if (left != 1)
-		return false;
-	__atomic_fetch_add(&n_failed, 1, __ATOMIC_RELAXED);
-	errno = ENOMEM;
-	return true;
-}
-
-void *__real_malloc(size_t size);
-void *__wrap_malloc(size_t size);
-void *__real_calloc(size_t n, size_t size);
-void *__wrap_calloc(size_t n, size_t size);
-void *__real_realloc(void *memory, size_t size);
-void *__wrap_realloc(void *memory, size_t size);
-char *__real_strdup(const char *text);
-char *__wrap_strdup(const char *text);
-int __wrap_asprintf(char **ret_text, const char *format, ...);
-int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
-			  void *arg);
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
-			  void *arg);
-int __real_eventfd(unsigned int count, int flags);
-int __wrap_eventfd(unsigned int count, int flags);
-
-void *__wrap_malloc(size_t size)
-{
-	return fails() ? NULL : __real_malloc(size);
-}
-
-void *__wrap_calloc(size_t n, size_t size)
-{
-	return fails() ? NULL : __real_calloc(n, size);
-}
-
-void *__wrap_realloc(void *memory, size_t size)
-{
-	return fails() ? NULL : __real_realloc(memory, size);
-}
-
-char *__wrap_strdup(const char *text)
-{
-	return fails() ? NULL : __real_strdup(text);
-}
-
-int __wrap_asprintf(char **ret_text, const char *format, ...)
-{
-	va_list args;
-	int n;
-
-	if (fails())
-		return -1;
-	va_start(args, format);
-	n = vasprintf(ret_text, format, args);
-	va_end(args);
-	return n;
-}
-
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(*run)(void *),
-			  void *arg)
-{
-	return fails() ? EAGAIN : __real_pthread_create(thread, attr, run, arg);
-}
-
-int __wrap_eventfd(unsigned int count, int flags)
-{
-	return fails() ? -1 : __real_eventfd(count, flags);
-}
+#include "no_memory.h"
 
 /* -- the daemon on its thread -- */
 
@@ -149,7 +65,7 @@ static char *ask(const char *request, char **ret_why)
 	json_decref(json);
 	text = answer ? json_dumps(answer, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
 	json_decref(answer);
-	*ret_why = __real_strdup(why);
+	*ret_why = strdup(why);
 	return text;
 }
 
@@ -219,11 +135,10 @@ static void fail_each(const char *request, const char *whole, const char *undo)
 		char *text, *why;
 
 		list_devices(before, sizeof(before));
-		__atomic_store_n(&n_failed, 0, __ATOMIC_RELAXED);
-		__atomic_store_n(&countdown, ++n, __ATOMIC_RELAXED);
+		no_memory_fail(++n);
 		text = ask(request, &why);
-		__atomic_store_n(&countdown, 0, __ATOMIC_RELAXED);
-		is_over = !__atomic_load_n(&n_failed, __ATOMIC_RELAXED);
+		is_over = !no_memory_failed();
+		no_memory_fail(0);
 		if (is_over && !text)
 			fail_msg("%s: %s", request, why);
 		if (text && !strstr(text, whole) && !tells(text))
@@ -298,7 +213,8 @@ int main(void)
 	sigset_t set;
 	int failed;
 
-	is_client = true;
+	/* The client, that is. */
+	no_memory_spare_me(true);
 	/* As main() leaves it to the daemon, but for all threads of this process. */
 	sigemptyset(&set);
 	sigaddset(&set, SIGTERM);
@@ -311,7 +227,7 @@ int main(void)
 	snprintf(socket_path, sizeof(socket_path), "%s/socket", dir);
 	write_conf("");
 	if (gk_config_load(conf, no_mistake, NULL, &config) ||
-	    __real_pthread_create(&thread, NULL, daemon_thread, config))
+	    pthread_create(&thread, NULL, daemon_thread, config))
 		return EXIT_FAILURE;
 	for (;;) {
 		char *why, *text = ask("{\"command\":\"detach\",\"name\":\"-\"}", &why);
