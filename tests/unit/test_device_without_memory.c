@@ -41,8 +41,8 @@ int __wrap_gk_ublk_ctrl_start(struct gk_ublk_ctrl *ctrl, uint32_t dev_id, gk_ubl
 			      void *arg);
 int __wrap_gk_ublk_ctrl_del(struct gk_ublk_ctrl *ctrl, uint32_t dev_id);
 int __wrap_gk_device_queue_start(struct gk_device *device, unsigned int index);
-void __wrap_gk_udev_name_save(int dev_id, const char *name);
-void __wrap_gk_udev_name_forget(int dev_id, const char *name);
+int __wrap_gk_udev_name_save(int dev_id, const char *name, int *ret_fd);
+void __wrap_gk_udev_name_forget(int dev_id, const char *name, int fd);
 int __real_open(const char *path, int flags, ...);
 int __wrap_open(const char *path, int flags, ...);
 
@@ -87,16 +87,20 @@ int __wrap_gk_device_queue_start(struct gk_device *device, unsigned int index)
 	return 0;
 }
 
-void __wrap_gk_udev_name_save(int dev_id, const char *name)
+int __wrap_gk_udev_name_save(int dev_id, const char *name, int *ret_fd)
 {
 	(void)dev_id;
 	(void)name;
+	*ret_fd = __real_open("/dev/null", O_RDONLY | O_CLOEXEC);
+	return 0;
 }
 
-void __wrap_gk_udev_name_forget(int dev_id, const char *name)
+void __wrap_gk_udev_name_forget(int dev_id, const char *name, int fd)
 {
 	(void)dev_id;
 	(void)name;
+	if (fd >= 0)
+		close(fd);
 }
 
 int __wrap_open(const char *path, int flags, ...)
