@@ -49,6 +49,7 @@ static void new_keys_under_a_write_change_nothing(void **state)
 	taker_start(&taker, &rig, 0);
 	tls_peer_hold(rig.tls[0], false);
 	taker_check(&taker, &rig, 0, 7);
+	rig_run(&rig);
 	assert_int_equal(SSL_get_key_update_type(session->tls->tls->ssl), SSL_KEY_UPDATE_NONE);
 	rig_in_step(&rig, 0, 1);
 	assert_int_equal(rig.queue.counters.errors, 0);
@@ -86,6 +87,7 @@ static void large_payloads_fill_their_records(void **state)
 	taker_start(&taker, &rig, 0);
 	mem_front_submit(&rig.queue, 0, NBD_CMD_WRITE, 0, 0, TAKER_BYTES);
 	taker_check(&taker, &rig, 0, 7);
+	rig_run(&rig);
 	assert_int_equal(tls->sent.records - before,
 			 sizeof(taker.bytes) / GK_TLS_PLAIN_BYTES + 1);
 	rig_end(&rig);
