@@ -98,6 +98,11 @@ static bool relay_in(struct tls_peer *peer)
 	return n > 0 || SSL_get_error(peer->ssl, n) == SSL_ERROR_WANT_READ;
 }
 
+/*
+ * From the server: false when it has ended. That alone ends the connection, also when the client
+ * can be told no more: who has half-closed it waits for the end of a server that may still work off
+ * what it has received, and OpenSSL writes nothing more once it has seen a client leave like that.
+ */
 static bool relay_out(struct tls_peer *peer)
 {
 	uint8_t bytes[16384];
@@ -110,7 +115,8 @@ static bool relay_out(struct tls_peer *peer)
 	if (__atomic_exchange_n(&peer->ticket, false, __ATOMIC_ACQ_REL))
 		CHECK(SSL_new_session_ticket(peer->ssl));
 	ERR_clear_error();
-	return SSL_write(peer->ssl, bytes, (int)n) > 0;
+	(void)SSL_write(peer->ssl, bytes, (int)n);
+	return true;
 }
 
 static void *relay(void *arg)

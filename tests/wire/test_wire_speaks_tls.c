@@ -3,8 +3,12 @@
  * TLS in user space below a session: what is TLS's own business leaves the stream in step, and
  * what breaks TLS ends the connection and nothing else.
  */
+#include <linux/sockios.h>
 #include <openssl/ssl.h>
+#include <poll.h>
+#include <sched.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -119,6 +123,52 @@ static void cut_or_closed_the_connection_is_dead(void **state)
 	rig_end(&rig);
 }
 
+/* Until the other end has taken what was sent to it: false when it is gone. */
+static bool is_taken(int fd)
+{
+	for (;;) {
+		struct pollfd end = {.fd = fd};
+		int n;
+
+		assert_int_equal(ioctl(fd, SIOCOUTQ, &n), 0);
+		if (poll(&end, 1, 0) > 0)
+			return false;
+		if (!n)
+			return true;
+		sched_yield();
+	}
+}
+
+/*
+ * Of the relay that these tests stand on. Who half-closes a connection (a fence) takes its end for
+ * the server's: it must not come while the server still works off what it holds.
+ */
+static void the_end_of_a_connection_is_that_of_its_server(void **state)
+{
+	struct tls_peer *peer;
+	struct gk_tls *tls;
+	int fds[2], server;
+	char byte;
+
+	(void)state;
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds), 0);
+	peer = tls_peer_new(fds[1], "1.3");
+	server = tls_peer_fd(peer);
+	tls = tls_peer_connect(fds[0]);
+	assert_int_equal(shutdown(fds[0], SHUT_WR), 0);
+	assert_int_equal(recv(server, &byte, 1, 0), 0);
+	for (int answer = 0; answer < 3; answer++) {
+		assert_int_equal(send(server, "x", 1, MSG_NOSIGNAL), 1);
+		assert_true(is_taken(server));
+	}
+	close(server);
+	while (recv(fds[0], &byte, 1, 0) > 0)
+		;
+	tls_peer_forget(peer);
+	gk_tls_free(tls);
+	close(fds[0]);
+}
+
 /* Bytes that somebody puts into the stream, in the clear or made up. */
 static void what_does_not_decrypt_never_becomes_data(void **state)
 {
@@ -152,6 +202,7 @@ int main(void)
 		cmocka_unit_test(new_keys_in_the_middle_change_nothing),
 		cmocka_unit_test(large_payloads_fill_their_records),
 		cmocka_unit_test(cut_or_closed_the_connection_is_dead),
+		cmocka_unit_test(the_end_of_a_connection_is_that_of_its_server),
 		cmocka_unit_test(what_does_not_decrypt_never_becomes_data),
 	};
 
