@@ -156,6 +156,15 @@ void gk_session_unpark_failed(struct gk_queue *queue)
 	}
 }
 
+/*
+ * Something is owed by the server: an answer, or that it reads. It may answer a request that it has
+ * not read to its end, and then read no further.
+ */
+static bool is_waiting(const struct gk_session *session)
+{
+	return session->state == GK_SESSION_UP && (session->in_flight || session->sending);
+}
+
 bool gk_session_needs_tick(const struct gk_queue *queue)
 {
 	if (queue->parked && queue->down_since_ns && queue->retry.reconnect_timeout_ns)
@@ -166,8 +175,7 @@ bool gk_session_needs_tick(const struct gk_queue *queue)
 		if (session->state == GK_SESSION_FENCING &&
 		    (!queue->retry.fence_strict || session->blind))
 			return true;
-		if (session->state == GK_SESSION_UP && session->in_flight &&
-		    queue->retry.request_timeout_ns)
+		if (is_waiting(session) && queue->retry.request_timeout_ns)
 			return true;
 	}
 	return false;
@@ -192,8 +200,8 @@ static bool waits_too_long(const struct gk_queue *queue, const struct gk_session
 	for (unsigned int i = 0; i < queue->depth; i++) {
 		const struct gk_tag *tag = &queue->tags[i];
 
-		if (tag->session == session && !tag->answered &&
-		    (tag->state == GK_TAG_SENDING || tag->state == GK_TAG_SENT) &&
+		if (tag->session == session &&
+		    (tag->state == GK_TAG_SENDING || (tag->state == GK_TAG_SENT && !tag->answered)) &&
 		    queue->now_ns - tag->wire_ns > queue->retry.request_timeout_ns)
 			return true;
 	}
@@ -207,8 +215,8 @@ void gk_session_tick(struct gk_queue *queue)
 	for (unsigned int i = 0; i < queue->n_sessions; i++) {
 		struct gk_session *session = &queue->sessions[i];
 
-		if (session->state == GK_SESSION_UP && session->in_flight &&
-		    retry->request_timeout_ns && waits_too_long(queue, session)) {
+		if (is_waiting(session) && retry->request_timeout_ns &&
+		    waits_too_long(queue, session)) {
 			gk_count(&queue->counters.timeouts, 1);
 			gk_session_fail(session, -EAGAIN, "a request was not answered in time");
 		} else if (session->state == GK_SESSION_FENCING &&

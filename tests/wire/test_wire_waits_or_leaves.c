@@ -99,6 +99,48 @@ static void a_server_that_keeps_an_answer_back_is_given_up(void **state)
 	rig_end(&rig);
 }
 
+/*
+ * It refuses a WRITE upon its header and reads no further: nothing is unanswered, but the send
+ * never ends, and neither would the request, nor those behind it.
+ */
+static void a_server_that_answers_early_and_reads_no_further_is_given_up(void **state)
+{
+	const struct rig_options options = {
+		.sndbuf_bytes = 4096,
+		.retry = {.replay = true, .request_timeout_ns = HOUR},
+	};
+	struct fake_bytes refusal = {0};
+	struct fake_request request;
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &options);
+	mem_front_submit(&rig.queue, 1, NBD_CMD_WRITE, 0, 0, 65536);
+	do
+		rig_turn(&rig);
+	while (!rig.queue.counters.sends);
+	assert_true(fake_take(rig.peer[0], &request));
+	fake_put_simple(&refusal, request.cookie, NBD_ENOSPC);
+	rig_say(&rig, 0, &refusal);
+	fake_bytes_done(&refusal);
+	while (rig.queue.sessions[0].in_flight)
+		rig_turn(&rig);
+	assert_true(rig.front.slots[1].busy);
+	assert_true(gk_session_needs_tick(&rig.queue));
+	submit(&rig, &commands[1]);
+	rig.queue.now_ns += HOUR + MS;
+	gk_session_tick(&rig.queue);
+	rig_wait_dead(&rig, 0);
+	assert_int_equal(rig.queue.counters.timeouts, 1);
+	assert_int_equal(rig_result(&rig, 1), -ENOSPC);
+	rig_offer(&rig, 0);
+	rig_send_all(&rig);
+	request = take(&rig, 0, &commands[1]);
+	answer(&rig, 0, &request, 2);
+	assert_ended(&rig, &commands[1], 2);
+	rig_end(&rig);
+}
+
 /* The loop wakes up by itself for that. */
 static void silence_is_noticed_without_a_completion(void **state)
 {
@@ -210,6 +252,7 @@ int main(void)
 		cmocka_unit_test(an_earlier_absence_does_not_shorten_the_wait),
 		cmocka_unit_test(reconnect_timeout_ends_the_wait_until_it_is_back),
 		cmocka_unit_test(a_server_that_keeps_an_answer_back_is_given_up),
+		cmocka_unit_test(a_server_that_answers_early_and_reads_no_further_is_given_up),
 		cmocka_unit_test(silence_is_noticed_without_a_completion),
 		cmocka_unit_test(a_device_that_goes_waits_for_no_connection),
 		cmocka_unit_test(a_device_that_goes_takes_the_answers_that_come),
