@@ -21,6 +21,7 @@
 #include "udev_name.h"
 #include "writeback.h"
 
+#define FENCE_SLACK_MS	  2000 /* beyond fence_timeout, which is watched by a tick */
 #define IMPATIENT_SECONDS 1  /* for a server to answer something, while a device is forced out */
 #define TAKE_OVER_SECONDS 60 /* how long the kernel may take to let go of the old daemon */
 
@@ -520,9 +521,21 @@ int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
 	return r;
 }
 
-void gk_device_keep(struct gk_device *device)
+void gk_device_hand_over(struct gk_device *device)
 {
 	gk_reconnect_stop(&device->reconnect);
+	for (unsigned int i = 0; i < device->n_queues; i++)
+		gk_mail_hand_over(&device->queues[i].queue.mail);
+}
+
+void gk_device_keep(struct gk_device *device)
+{
+	unsigned int ms = (unsigned int)(device->config->fence_timeout_s * 1000) + FENCE_SLACK_MS;
+
+	if (!gk_device_queues_await_ends(device, ms))
+		gk_log(GK_LOG_WARNING, "dev%d: %s: a connection did not end within fence_timeout: the "
+		       "next gkproxy sends writes again that the server may still hold",
+		       device->dev_id, device->config->name);
 	gk_log(GK_LOG_INFO, "dev%d: %s: /dev/ublkb%d is kept: its requests wait for the next gkproxy "
 	       "with this configuration", device->dev_id, device->config->name, device->dev_id);
 }

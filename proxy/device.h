@@ -87,8 +87,15 @@ void gk_device_log_tls(const struct gk_device *device, const struct gk_dialled *
 void gk_device_detach(struct gk_device *device);
 
 /*
- * on_exit = "keep": says so. The device stays as it is, its threads running; the process must end
- * next, and the kernel then keeps the device for the daemon that comes after.
+ * on_exit = "keep": its connections end, each with a fence if the server may still hold a write, and
+ * its requests wait from now on. Returns at once; gk_device_keep() is next.
+ */
+void gk_device_hand_over(struct gk_device *device);
+
+/*
+ * Waits for those ends, fence_timeout and a little more at most, and says that the device is kept.
+ * It stays as it is, its threads running; the process must end next, and the kernel then keeps the
+ * device for the daemon that comes after.
  */
 void gk_device_keep(struct gk_device *device);
 

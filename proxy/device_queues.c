@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <time.h>
 
 #include "datapath.h"
 #include "log.h"
@@ -72,6 +73,29 @@ int gk_device_queue_start(struct gk_device *device, unsigned int index)
 	while (sem_wait(&dq->opened) < 0)
 		;
 	return dq->error;
+}
+
+static bool have_ended(const struct gk_device *device)
+{
+	for (unsigned int i = 0; i < device->n_queues; i++) {
+		const struct gk_queue *queue = &device->queues[i].queue;
+
+		for (unsigned int j = 0; j < queue->n_sessions; j++)
+			if (__atomic_load_n(&queue->sessions[j].state, __ATOMIC_ACQUIRE) !=
+			    GK_SESSION_DEAD)
+				return false;
+	}
+	return true;
+}
+
+bool gk_device_queues_await_ends(const struct gk_device *device, unsigned int ms)
+{
+	const struct timespec pause = {.tv_nsec = 1000000};
+
+	/* Once in a daemon's life, and mostly for the time that one request takes. */
+	while (!have_ended(device) && ms--)
+		nanosleep(&pause, NULL);
+	return have_ended(device);
 }
 
 static uint64_t ns_of(double seconds)

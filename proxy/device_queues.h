@@ -22,4 +22,10 @@ int gk_device_queues_make(struct gk_device *device, struct gk_dialled *dialled);
  */
 int gk_device_queue_start(struct gk_device *device, unsigned int index);
 
+/*
+ * Whether every connection of a device that is handed over ends within this time, so that nothing
+ * of it can reach the server after what the next daemon sends. The control thread; waits.
+ */
+bool gk_device_queues_await_ends(const struct gk_device *device, unsigned int ms);
+
 #endif

@@ -361,6 +361,11 @@ bool gk_devices_end(struct gk_devices *devices)
 {
 	bool kept = false;
 
+	/* All of them at once, so that servers which do not end a connection cost their time once. */
+	for (size_t i = 0; i < devices->n_entries; i++)
+		if (devices->entries[i]->device &&
+		    devices->entries[i]->config->on_exit == GK_ON_EXIT_KEEP)
+			gk_device_hand_over(devices->entries[i]->device);
 	for (size_t i = devices->n_entries; i > 0; i--) {
 		struct gk_device *device = devices->entries[i - 1]->device;
 

@@ -142,6 +142,11 @@ static void read_mail(struct gk_queue *queue)
 	}
 	if (up)
 		gk_session_unpark(queue);
+	if (orders.hand_over) {
+		queue->retry.reconnect_timeout_ns = 0;
+		for (unsigned int i = 0; i < queue->n_sessions; i++)
+			gk_session_hand_over(&queue->sessions[i]);
+	}
 	if (orders.detach || orders.abort) {
 		queue->stopping = true;
 		gk_session_unpark_failed(queue);

@@ -86,6 +86,14 @@ void gk_mail_leave(struct gk_mail *mail)
 	ring(mail);
 }
 
+void gk_mail_hand_over(struct gk_mail *mail)
+{
+	pthread_mutex_lock(&mail->lock);
+	mail->hand_over = true;
+	pthread_mutex_unlock(&mail->lock);
+	ring(mail);
+}
+
 void gk_mail_take(struct gk_mail *mail, struct gk_mail_offer *ret_offers,
 		  struct gk_mail_orders *ret_orders)
 {
@@ -99,8 +107,10 @@ void gk_mail_take(struct gk_mail *mail, struct gk_mail_offer *ret_offers,
 			ret_offers[i].fd = -1;
 		mail->offers[i].taken = mail->offers[i].fd >= 0;
 	}
-	*ret_orders = (struct gk_mail_orders){mail->abort, mail->detach, mail->leave};
+	*ret_orders = (struct gk_mail_orders){mail->abort, mail->detach, mail->leave,
+					      mail->hand_over};
 	mail->leave = false;
+	mail->hand_over = false;
 	pthread_mutex_unlock(&mail->lock);
 }
 

@@ -27,6 +27,7 @@ struct gk_mail {
 	bool abort;                    /* cut every connection, fence or not */
 	bool detach;                   /* the device goes: do not wait for connections any more */
 	bool leave;                    /* give up the connections that are UP; done once */
+	bool hand_over;                /* the next daemon has the device; done once */
 };
 
 /* What the queue's thread is told beside the offers. */
@@ -34,6 +35,7 @@ struct gk_mail_orders {
 	bool abort;
 	bool detach;
 	bool leave;
+	bool hand_over;
 };
 
 /* 0 or -errno. Before the queue's thread starts. */
@@ -56,6 +58,12 @@ void gk_mail_order(struct gk_mail *mail, bool abort, bool detach);
 
 /* Any thread. The server is to be left: requests of its connections go to the next ones. */
 void gk_mail_leave(struct gk_mail *mail);
+
+/*
+ * Any thread, once nobody makes offers any more. This daemon ends, and the next one takes the device
+ * over: the connections are ended as those of a frozen server are, and requests wait.
+ */
+void gk_mail_hand_over(struct gk_mail *mail);
 
 /*
  * The queue's thread: what arrived since the last time; *ret_offers has room for n_offers. Sockets

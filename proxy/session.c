@@ -242,16 +242,11 @@ static bool is_drop(int error)
 	       error == -EPROTO || error == -EBADE;
 }
 
-void gk_session_fail(struct gk_session *session, int error, const char *why)
+/* UP → FENCING if the server may hold a write, else → DRAINING. */
+static void give_up(struct gk_session *session, int error)
 {
 	struct gk_queue *queue = session->queue;
 
-	if (session->state != GK_SESSION_UP)
-		return;
-	GK_LOG_LIMITED(&queue->session_log, GK_LOG_ERROR,
-		       "dev%d q%u s%u: connection lost: %s (%s); %u requests in flight %s",
-		       queue->dev_id, queue->id, session->id, why, gk_strerror(error),
-		       session->in_flight, fate(queue));
 	session->dropped = is_drop(error);
 	if (error == -EPIPE || error == -ECONNRESET || error == -ECONNABORTED)
 		session->end = session->end ? session->end : GK_SESSION_END_RESET;
@@ -264,6 +259,25 @@ void gk_session_fail(struct gk_session *session, int error, const char *why)
 	session->fence_begin_ns = queue->now_ns;
 	session->blind = is_broken_here(error);
 	shutdown(session->fd, SHUT_WR);
+}
+
+void gk_session_fail(struct gk_session *session, int error, const char *why)
+{
+	struct gk_queue *queue = session->queue;
+
+	if (session->state != GK_SESSION_UP)
+		return;
+	GK_LOG_LIMITED(&queue->session_log, GK_LOG_ERROR,
+		       "dev%d q%u s%u: connection lost: %s (%s); %u requests in flight %s",
+		       queue->dev_id, queue->id, session->id, why, gk_strerror(error),
+		       session->in_flight, fate(queue));
+	give_up(session, error);
+}
+
+void gk_session_hand_over(struct gk_session *session)
+{
+	if (session->state == GK_SESSION_UP)
+		give_up(session, 0);
 }
 
 void gk_session_fence_read(struct gk_session *session, int res)

@@ -179,6 +179,12 @@ void gk_session_up(struct gk_session *session, unsigned int id, int fd,
  */
 void gk_session_fail(struct gk_session *session, int error, const char *why);
 
+/*
+ * The next daemon goes on: ends the connection as gk_session_fail() does, fence included, and says
+ * nothing. Requests that it carried wait. Does nothing when it is not UP.
+ */
+void gk_session_hand_over(struct gk_session *session);
+
 /* What receiving on a FENCING session ended with: 0 or -errno. */
 void gk_session_fence_read(struct gk_session *session, int res);
 

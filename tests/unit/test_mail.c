@@ -47,7 +47,7 @@ static void an_offer_arrives_at_its_slot(void **state)
 		.id = 17,
 		.facts = {.structured = true, .max_payload = 12345},
 	};
-	struct gk_mail_orders orders = {true, true, true};
+	struct gk_mail_orders orders = {true, true, true, true};
 
 	(void)state;
 	begin(&mail);
@@ -162,6 +162,24 @@ static void leaving_a_server_is_done_once(void **state)
 	gk_mail_done(&mail);
 }
 
+static void handing_over_is_done_once(void **state)
+{
+	struct gk_mail mail;
+	struct gk_mail_offer offers[SLOTS];
+	struct gk_mail_orders orders;
+
+	(void)state;
+	begin(&mail);
+	gk_mail_hand_over(&mail);
+	assert_true(has_mail(&mail));
+	gk_mail_take(&mail, offers, &orders);
+	assert_true(orders.hand_over);
+	assert_false(orders.leave || orders.abort || orders.detach);
+	gk_mail_take(&mail, offers, &orders);
+	assert_false(orders.hand_over);
+	gk_mail_done(&mail);
+}
+
 static void sockets_that_nobody_took_are_closed(void **state)
 {
 	struct gk_mail mail;
@@ -184,6 +202,7 @@ int main(void)
 		cmocka_unit_test(letters_of_one_moment_are_taken_together),
 		cmocka_unit_test(orders_stay_in_force),
 		cmocka_unit_test(leaving_a_server_is_done_once),
+		cmocka_unit_test(handing_over_is_done_once),
 		cmocka_unit_test(sockets_that_nobody_took_are_closed),
 	};
 

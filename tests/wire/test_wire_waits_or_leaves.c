@@ -225,6 +225,40 @@ static void an_order_to_leave_takes_the_requests_along(void **state)
 	rig_end(&rig);
 }
 
+/*
+ * The next daemon takes over: what the server may still hold is fenced, what comes meanwhile waits,
+ * and nothing fails, however long it takes.
+ */
+static void a_hand_over_ends_no_request(void **state)
+{
+	const struct rig_options options = {
+		.sessions = 2,
+		.retry = {.replay = true, .fence_timeout_ns = HOUR, .reconnect_timeout_ns = MS},
+	};
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &options);
+	submit(&rig, &commands[0]);
+	rig_send_all(&rig);
+	submit(&rig, &commands[1]);
+	rig_send_all(&rig);
+	gk_mail_hand_over(&rig.queue.mail);
+	/* Only a READ was on the second one. */
+	assert_int_equal(rig_wait_down(&rig, 0), GK_SESSION_FENCING);
+	rig_wait_dead(&rig, 1);
+	submit(&rig, &commands[3]);
+	rig.queue.now_ns += HOUR + MS;
+	gk_session_tick(&rig.queue);
+	assert_int_equal(rig.queue.counters.unfenced_replays, 1);
+	rig_wait_dead(&rig, 0);
+	rig.queue.now_ns += HOUR;
+	gk_session_tick(&rig.queue);
+	assert_int_equal(rig.front.n_busy, 3);
+	assert_int_equal(rig.queue.counters.errors, 0);
+	rig_end(&rig);
+}
+
 static void an_order_to_abort_cuts_a_live_connection(void **state)
 {
 	struct rig_options options = all_paths[0];
@@ -257,6 +291,7 @@ int main(void)
 		cmocka_unit_test(a_device_that_goes_waits_for_no_connection),
 		cmocka_unit_test(a_device_that_goes_takes_the_answers_that_come),
 		cmocka_unit_test(an_order_to_leave_takes_the_requests_along),
+		cmocka_unit_test(a_hand_over_ends_no_request),
 		cmocka_unit_test(an_order_to_abort_cuts_a_live_connection),
 	};
 
