@@ -142,6 +142,8 @@ static void read_mail(struct gk_queue *queue)
 	}
 	if (up)
 		gk_session_unpark(queue);
+	for (unsigned int i = 0; orders.prove && i < queue->n_sessions; i++)
+		queue->sessions[i].prove = queue->sessions[i].state == GK_SESSION_UP;
 	if (orders.hand_over) {
 		queue->retry.reconnect_timeout_ns = 0;
 		for (unsigned int i = 0; i < queue->n_sessions; i++)

@@ -128,8 +128,9 @@ struct gk_queue {
 	struct gk_flush_track *unflushed; /* of the device; NULL: not tracked */
 	uint64_t dirty;             /* this queue's mark: unflushed.h */
 	bool force_fua;             /* NBD_CMD_FLAG_FUA on all that changes the export */
-	void (*on_dead)(void *arg); /* a session became DEAD; NULL: nobody wants to know */
+	void (*on_dead)(void *arg); /* a session became DEAD, or proofs grew; NULL: nobody cares */
 	void *on_dead_arg;
+	uint64_t proofs;            /* of a server's life that were asked for; gk_count_read() */
 	uint64_t next_sequence;     /* requests begun so far; gk_count_read() */
 	uint64_t secret;            /* random: what a server cannot guess */
 	uint64_t now_ns;            /* CLOCK_MONOTONIC at the start of this turn */
@@ -152,7 +153,7 @@ struct gk_queue_params {
 	struct gk_retry_policy retry;
 	struct gk_flush_track *unflushed; /* may be NULL; else lives longer than the queue */
 	bool force_fua;                  /* every write is durable when it is answered */
-	void (*on_dead)(void *arg);      /* may be NULL; called on the queue's thread */
+	void (*on_dead)(void *arg);      /* may be NULL; as in struct gk_queue, called on the queue's thread */
 	void *on_dead_arg;
 };
 

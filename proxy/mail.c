@@ -86,6 +86,14 @@ void gk_mail_leave(struct gk_mail *mail)
 	ring(mail);
 }
 
+void gk_mail_prove(struct gk_mail *mail)
+{
+	pthread_mutex_lock(&mail->lock);
+	mail->prove = true;
+	pthread_mutex_unlock(&mail->lock);
+	ring(mail);
+}
+
 void gk_mail_hand_over(struct gk_mail *mail)
 {
 	pthread_mutex_lock(&mail->lock);
@@ -108,8 +116,9 @@ void gk_mail_take(struct gk_mail *mail, struct gk_mail_offer *ret_offers,
 		mail->offers[i].taken = mail->offers[i].fd >= 0;
 	}
 	*ret_orders = (struct gk_mail_orders){mail->abort, mail->detach, mail->leave,
-					      mail->hand_over};
+					      mail->prove, mail->hand_over};
 	mail->leave = false;
+	mail->prove = false;
 	mail->hand_over = false;
 	pthread_mutex_unlock(&mail->lock);
 }

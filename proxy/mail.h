@@ -27,6 +27,7 @@ struct gk_mail {
 	bool abort;                    /* cut every connection, fence or not */
 	bool detach;                   /* the device goes: do not wait for connections any more */
 	bool leave;                    /* give up the connections that are UP; done once */
+	bool prove;                    /* see whether the server lives on; done once */
 	bool hand_over;                /* the next daemon has the device; done once */
 };
 
@@ -35,6 +36,7 @@ struct gk_mail_orders {
 	bool abort;
 	bool detach;
 	bool leave;
+	bool prove;
 	bool hand_over;
 };
 
@@ -58,6 +60,12 @@ void gk_mail_order(struct gk_mail *mail, bool abort, bool detach);
 
 /* Any thread. The server is to be left: requests of its connections go to the next ones. */
 void gk_mail_leave(struct gk_mail *mail);
+
+/*
+ * Any thread. What is UP asks its server for something now, so that a connection whose end was not
+ * seen ends, and the queue's `proofs` tells of one that was answered.
+ */
+void gk_mail_prove(struct gk_mail *mail);
 
 /*
  * Any thread, once nobody makes offers any more. This daemon ends, and the next one takes the device

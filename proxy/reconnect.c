@@ -16,6 +16,7 @@
 #define DELAY_FIRST_MS 100
 #define DELAY_CAP_MS   10000
 #define STABLE_MS      2000
+#define PROOF_MS       10000 /* for a connection from before to be answered, or to end */
 #define RESTART_MS     60000 /* within which the ends of all connections are one restart */
 
 /* Where a dead session sits. */
@@ -111,48 +112,75 @@ void gk_reconnect_stop(struct gk_reconnect *reconnect)
 	reconnect->started = false;
 }
 
+/* Whether to go on: false when the thread is to end. */
+static bool wait_ms(struct gk_reconnect *reconnect, int ms, bool for_dead)
+{
+	struct pollfd fds[] = {{.fd = reconnect->stop_fd, .events = POLLIN},
+			       {.fd = for_dead ? reconnect->dead_fd : -1, .events = POLLIN}};
+	uint64_t count;
+
+	while (poll(fds, 2, ms) < 0)
+		;
+	if (fds[1].revents)
+		(void)!read(reconnect->dead_fd, &count, sizeof(count));
+	return !fds[0].revents;
+}
+
 static enum gk_session_state state_of(const struct gk_session *session)
 {
 	return __atomic_load_n(&session->state, __ATOMIC_ACQUIRE);
 }
 
-/* The sessions that are DEAD with no socket on its way to them. */
+/* Whether a session is DEAD with no socket on its way to it. */
+static bool is_dead(struct gk_device *device, unsigned int id, struct place *ret_place)
+{
+	struct gk_queue *queue = &device->queues[id % device->n_queues].queue;
+	unsigned int slot = id / device->n_queues;
+
+	*ret_place = (struct place){queue, slot, id};
+	/* In this order: an offer goes away after its session has come UP. */
+	return !gk_mail_offered(&queue->mail, slot) &&
+	       state_of(&queue->sessions[slot]) == GK_SESSION_DEAD;
+}
+
 static unsigned int find_dead(struct gk_device *device, struct place *ret_places)
 {
+	struct place place;
 	unsigned int n = 0;
 
-	for (unsigned int c = 0; c < device->n_connections; c++) {
-		struct gk_queue *queue = &device->queues[c % device->n_queues].queue;
-		unsigned int slot = c / device->n_queues;
+	for (unsigned int c = 0; c < device->n_connections; c++)
+		if (is_dead(device, c, &place))
+			ret_places[n++] = place;
+	return n;
+}
 
-		/* In this order: an offer goes away after its session has come UP. */
-		if (!gk_mail_offered(&queue->mail, slot) &&
-		    state_of(&queue->sessions[slot]) == GK_SESSION_DEAD)
-			ret_places[n++] = (struct place){queue, slot, c};
+/* Connections that the server ended, unasked or because it knew them no more. How many are dead. */
+static unsigned int note_ends(struct gk_device *device)
+{
+	struct gk_reconnect *reconnect = &device->reconnect;
+	struct place place;
+	unsigned int n = 0;
+
+	if (now_ms() - reconnect->ended_since_ms > RESTART_MS)
+		memset(reconnect->ended, 0, device->n_connections * sizeof(*reconnect->ended));
+	for (unsigned int c = 0; c < device->n_connections; c++) {
+		enum gk_session_end end;
+
+		if (!is_dead(device, c, &place))
+			continue;
+		n++;
+		end = place.queue->sessions[place.slot].end;
+		if (end != GK_SESSION_END_CLOSED && end != GK_SESSION_END_RESET)
+			continue;
+		reconnect->ended[c] = true;
+		reconnect->ended_since_ms = now_ms();
 	}
 	return n;
 }
 
-/* Connections that the server ended, unasked or because it knew them no more. */
-static void note_ends(struct gk_device *device, const struct place *dead, unsigned int n)
-{
-	struct gk_reconnect *reconnect = &device->reconnect;
-
-	if (now_ms() - reconnect->ended_since_ms > RESTART_MS)
-		memset(reconnect->ended, 0, device->n_connections * sizeof(*reconnect->ended));
-	for (unsigned int i = 0; i < n; i++) {
-		enum gk_session_end end = dead[i].queue->sessions[dead[i].slot].end;
-
-		if (end != GK_SESSION_END_CLOSED && end != GK_SESSION_END_RESET)
-			continue;
-		reconnect->ended[dead[i].id] = true;
-		reconnect->ended_since_ms = now_ms();
-	}
-}
-
 /*
  * Whether the server lost what it had not flushed. It has not, as long as a connection from before
- * lives on. It has when it ended all of them, at once or, since some of their ends may be seen
+ * lives on, which ask_survivors() has made sure of. It has when it ended all of them, at once or, since some of their ends may be seen
  * later than others, one after the other; or when all are gone and it was not listening for a
  * while. Silence that ends with the old connections closed in order was only the network's. And
  * another server never had it.
@@ -171,18 +199,60 @@ static bool server_restarted(const struct gk_device *device, unsigned int n_dead
 	return ended == device->n_connections;
 }
 
-static void settle_unflushed(struct gk_device *device, unsigned int n_dead, size_t remote)
+static bool is_dirty(const struct gk_device *device)
 {
 	bool dirty = false;
 
-	if (device->config->unflushed != GK_UNFLUSHED_FAIL_NEXT_FLUSH ||
-	    !server_restarted(device, n_dead, remote))
+	for (unsigned int i = 0; i < device->n_queues; i++)
+		dirty |= gk_unflushed_is_dirty(&device->unflushed, &device->queues[i].queue.dirty);
+	return dirty;
+}
+
+static uint64_t count_proofs(const struct gk_device *device)
+{
+	uint64_t n = 0;
+
+	for (unsigned int i = 0; i < device->n_queues; i++)
+		n += gk_count_read(&device->queues[i].queue.proofs);
+	return n;
+}
+
+/*
+ * n connections are dead and the others say nothing, which the end of a server that restarted may
+ * look like too: of an idle connection it is only seen when something is asked. So that is done
+ * before anything, a flush above all, goes to the server that answers now. Returns how many are
+ * dead then: all, or as few as there were.
+ */
+static unsigned int ask_survivors(struct gk_device *device, unsigned int n)
+{
+	int64_t until_ms = now_ms() + PROOF_MS;
+	uint64_t proofs = count_proofs(device);
+	int64_t left_ms;
+
+	if (n == device->n_connections || !is_dirty(device) ||
+	    !(device->facts.flags & NBD_FLAG_SEND_FLUSH))
+		return n;
+	for (unsigned int i = 0; i < device->n_queues; i++)
+		gk_mail_prove(&device->queues[i].queue.mail);
+	while (count_proofs(device) == proofs && (left_ms = until_ms - now_ms()) > 0) {
+		if (note_ends(device) == device->n_connections)
+			return device->n_connections;
+		if (!wait_ms(&device->reconnect, (int)left_ms, true))
+			break;
+	}
+	return n;
+}
+
+static void settle_unflushed(struct gk_device *device, unsigned int n_dead, size_t remote)
+{
+	if (device->config->unflushed != GK_UNFLUSHED_FAIL_NEXT_FLUSH)
+		return;
+	n_dead = ask_survivors(device, n_dead);
+	if (!server_restarted(device, n_dead, remote))
 		return;
 	memset(device->reconnect.ended, 0,
 	       device->n_connections * sizeof(*device->reconnect.ended));
-	for (unsigned int i = 0; i < device->n_queues; i++)
-		dirty |= gk_unflushed_is_dirty(&device->unflushed, &device->queues[i].queue.dirty);
-	if (!dirty)
+	if (!is_dirty(device))
 		return;
 	gk_log(GK_LOG_ERROR,
 	       "dev%d: %s: the server restarted with acknowledged writes not flushed, they may be "
@@ -295,20 +365,6 @@ static int redial(struct gk_device *device, const struct place *dead, unsigned i
 	return r;
 }
 
-/* Whether to go on: false when the thread is to end. */
-static bool wait_ms(struct gk_reconnect *reconnect, int ms, bool for_dead)
-{
-	struct pollfd fds[] = {{.fd = reconnect->stop_fd, .events = POLLIN},
-			       {.fd = for_dead ? reconnect->dead_fd : -1, .events = POLLIN}};
-	uint64_t count;
-
-	while (poll(fds, 2, ms) < 0)
-		;
-	if (fds[1].revents)
-		(void)!read(reconnect->dead_fd, &count, sizeof(count));
-	return !fds[0].revents;
-}
-
 /* What the thread needs, made before it: without it connections would never come back. */
 struct work {
 	struct gk_device *device;
@@ -376,7 +432,7 @@ static void *reconnect_thread(void *arg)
 		attempt++;
 		/* More of them may have died during the wait. */
 		n = find_dead(device, dead);
-		note_ends(device, dead, n);
+		(void)note_ends(device);
 		if (go_on && n && redial(device, dead, n, dialled) == (int)n)
 			back_ms = now_ms();
 	}

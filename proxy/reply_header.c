@@ -146,10 +146,28 @@ static size_t fixed_payload(const struct gk_nbd_reply *reply)
 	return reply->kind == GK_NBD_REPLY_DATA ? 8 : reply->length;
 }
 
+/* The server lives on, whatever it says, unless it was asked before the last order. 0 or -EPROTO. */
+static int proof(struct gk_session *session, const struct gk_nbd_reply *reply)
+{
+	struct gk_queue *queue = session->queue;
+
+	if (reply->kind == GK_NBD_REPLY_DATA || reply->kind == GK_NBD_REPLY_HOLE || !reply->done)
+		return -EPROTO;
+	session->proof_ns = 0;
+	if (session->prove)
+		return 0;
+	gk_count(&queue->proofs, 1);
+	if (queue->on_dead)
+		queue->on_dead(queue->on_dead_arg);
+	return 0;
+}
+
 static int act(struct gk_session *session, const struct gk_nbd_reply *reply, const uint8_t *payload)
 {
 	struct gk_tag *tag = find_tag(session, reply->cookie);
 
+	if (!tag && reply->cookie == GK_PROOF_COOKIE && session->proof_ns)
+		return proof(session, reply);
 	if (!tag)
 		return -EBADE;
 	switch (reply->kind) {

@@ -102,6 +102,11 @@ static bool has_room(struct gk_session *session, const struct gk_tag *tag)
 	       iovs_used(session) + 2 <= GATHER_IOVS;
 }
 
+static bool wants_proof(const struct gk_session *session)
+{
+	return session->prove && !session->proof_ns;
+}
+
 /* Moves tags from the FIFO into the operation that is being built. */
 static void gather(struct gk_session *session)
 {
@@ -110,6 +115,12 @@ static void gather(struct gk_session *session)
 	size_t bytes = 0;
 	struct gk_tag *tag;
 
+	if (wants_proof(session)) {
+		session->prove = false;
+		session->proof_ns = session->queue->now_ns;
+		gk_nbd_request_build(NBD_CMD_FLUSH, 0, GK_PROOF_COOKIE, 0, 0, header);
+		gather_bytes(session, header++, sizeof(*header));
+	}
 	while ((tag = session->fifo) && bytes < GATHER_BYTES && has_room(session, tag)) {
 		session->fifo = tag->next;
 		tag->next = NULL;
@@ -346,7 +357,7 @@ void gk_send_pump(struct gk_session *session)
 		submit_encrypted(session, 0);
 		session->send_owed++;
 	}
-	if (!session->fifo || session->send_owed)
+	if ((!session->fifo && !wants_proof(session)) || session->send_owed)
 		return;
 	gather(session);
 	submit(session);

@@ -42,6 +42,9 @@ enum gk_session_end {
 	GK_SESSION_END_OURS,    /* we half-closed it, and the server ended it in order */
 };
 
+/* Of the FLUSH that no request asked for; a tag's id is below UBLK_MAX_QUEUE_DEPTH. */
+#define GK_PROOF_COOKIE UINT64_C(0xffff)
+
 #define GK_CHAIN_ELEMENTS   8                       /* of one send operation */
 #define GK_CHAIN_SQES       (2 * GK_CHAIN_ELEMENTS) /* an element may need two */
 #define GK_BOUNCE_BYTES     (64 * 1024)
@@ -91,7 +94,9 @@ struct gk_session {
 	struct gk_tag *fifo;
 	struct gk_tag **fifo_tail;
 	struct gk_tag *sending;
-	struct nbd_request *headers; /* one per tag of an operation, adjacent */
+	bool prove;                  /* a FLUSH of our own is to go out: gk_mail_prove() */
+	uint64_t proof_ns;           /* when one did that is not answered; 0: none */
+	struct nbd_request *headers; /* one per tag of an operation, and our own; adjacent */
 	struct iovec *iov;           /* of all elements, in their order */
 	struct gk_send_element chain[GK_CHAIN_ELEMENTS];
 	unsigned int n_chain;

@@ -162,7 +162,8 @@ void gk_session_unpark_failed(struct gk_queue *queue)
  */
 static bool is_waiting(const struct gk_session *session)
 {
-	return session->state == GK_SESSION_UP && (session->in_flight || session->sending);
+	return session->state == GK_SESSION_UP &&
+	       (session->in_flight || session->sending || session->proof_ns);
 }
 
 bool gk_session_needs_tick(const struct gk_queue *queue)
@@ -197,6 +198,9 @@ uint64_t gk_session_tick_ns(const struct gk_queue *queue)
 
 static bool waits_too_long(const struct gk_queue *queue, const struct gk_session *session)
 {
+	if (session->proof_ns &&
+	    queue->now_ns - session->proof_ns > queue->retry.request_timeout_ns)
+		return true;
 	for (unsigned int i = 0; i < queue->depth; i++) {
 		const struct gk_tag *tag = &queue->tags[i];
 

@@ -47,7 +47,7 @@ static void an_offer_arrives_at_its_slot(void **state)
 		.id = 17,
 		.facts = {.structured = true, .max_payload = 12345},
 	};
-	struct gk_mail_orders orders = {true, true, true, true};
+	struct gk_mail_orders orders = {true, true, true, true, true};
 
 	(void)state;
 	begin(&mail);
