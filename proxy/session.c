@@ -24,7 +24,7 @@ static size_t count_iov(unsigned int depth)
 
 size_t gk_session_bytes(unsigned int depth)
 {
-	return depth * sizeof(struct nbd_request) + count_iov(depth) * sizeof(struct iovec) +
+	return (depth + 1) * sizeof(struct nbd_request) + count_iov(depth) * sizeof(struct iovec) +
 	       GK_STAGING_BYTES + GK_BOUNCE_BYTES;
 }
 
@@ -34,12 +34,12 @@ int gk_session_init(struct gk_session *session, struct gk_queue *queue, unsigned
 	size_t n_iov = count_iov(depth);
 
 	*session = (struct gk_session){.queue = queue, .slot = slot, .fd = -1};
-	session->headers = calloc(depth, sizeof(*session->headers));
+	session->headers = calloc(depth + 1, sizeof(*session->headers));
 	session->iov = calloc(n_iov, sizeof(*session->iov));
 	session->staging = malloc(GK_STAGING_BYTES);
 	session->bounce = malloc(GK_BOUNCE_BYTES);
 	if (!session->headers || !session->iov || !session->staging || !session->bounce ||
-	    gk_memory_populate(session->headers, depth * sizeof(*session->headers)) ||
+	    gk_memory_populate(session->headers, (depth + 1) * sizeof(*session->headers)) ||
 	    gk_memory_populate(session->iov, n_iov * sizeof(*session->iov)) ||
 	    gk_memory_populate(session->staging, GK_STAGING_BYTES) ||
 	    gk_memory_populate(session->bounce, GK_BOUNCE_BYTES)) {
@@ -110,6 +110,8 @@ void gk_session_up(struct gk_session *session, unsigned int id, int fd,
 	session->fifo = NULL;
 	session->fifo_tail = &session->fifo;
 	session->sending = NULL;
+	session->prove = false;
+	session->proof_ns = 0;
 	session->n_chain = 0;
 	session->first = 0;
 	session->in_flight = 0;
@@ -145,7 +147,6 @@ static void settle(struct gk_session *session)
 	session->fd = -1;
 	gk_tls_stream_free(session->tls);
 	session->tls = NULL;
-	set_state(session, GK_SESSION_DEAD);
 	for (unsigned int i = 0; i < queue->depth; i++) {
 		struct gk_tag *tag = &queue->tags[i];
 
@@ -154,6 +155,8 @@ static void settle(struct gk_session *session)
 	}
 	qsort(queue->settling, n, sizeof(*queue->settling), by_sequence);
 	gk_session_settle_tags(queue, queue->settling, n);
+	/* Last: who sees DEAD also sees what was acknowledged and not flushed. */
+	set_state(session, GK_SESSION_DEAD);
 	if (queue->on_dead)
 		queue->on_dead(queue->on_dead_arg);
 }

@@ -56,6 +56,42 @@ static void a_protocol_error_ends_a_blocked_send(void **state)
 	rig_end(&rig);
 }
 
+static void commit_before_dead(struct gk_queue *queue, struct gk_tag *tag, int32_t result)
+{
+	assert_int_equal(queue->sessions[0].state, GK_SESSION_DRAINING);
+	mem_front_ops.commit(queue, tag, result);
+}
+
+/*
+ * The redialling thread looks for what is not flushed once it sees a session DEAD. A write that was
+ * acknowledged, but held back while the network referred to its pages, or as here while its send
+ * had not ended, ends only when its session does: not after that.
+ */
+static void a_session_is_dead_after_its_last_write(void **state)
+{
+	struct gk_front front = mem_front_ops;
+	struct fake_bytes bytes = {0};
+	struct fake_request request;
+	struct rig rig;
+
+	(void)state;
+	front.commit = commit_before_dead;
+	rig_begin(&rig, &(struct rig_options){.sndbuf_bytes = 1, .retry = {.replay = true}});
+	rig.queue.front = &front;
+	block_a_send(&rig, 0);
+	assert_true(fake_take(rig.peer[0], &request));
+	fake_put_simple(&bytes, request.cookie, 0);
+	rig_say(&rig, 0, &bytes);
+	fake_bytes_done(&bytes);
+	while (rig.queue.sessions[0].in_flight)
+		rig_turn(&rig);
+	assert_true(rig.front.slots[0].busy);
+	rig_close_peer(&rig, 0);
+	rig_wait_dead(&rig, 0);
+	assert_int_equal(rig_result(&rig, 0), LEN);
+	rig_end(&rig);
+}
+
 static void closing_the_queue_ends_a_blocked_send(void **state)
 {
 	struct rig rig;
@@ -191,6 +227,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(the_server_dies_without_reading_what_is_sent),
 		cmocka_unit_test(a_protocol_error_ends_a_blocked_send),
+		cmocka_unit_test(a_session_is_dead_after_its_last_write),
 		cmocka_unit_test(closing_the_queue_ends_a_blocked_send),
 		cmocka_unit_test(the_queue_says_good_bye),
 		cmocka_unit_test(requests_that_are_out_end_with_the_queue),
