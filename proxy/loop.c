@@ -420,7 +420,7 @@ void gk_queue_submit(struct gk_queue *queue, struct gk_tag *tag)
 			best = session;
 	}
 	/* Whoever asks for durability must hear of what the server lost. */
-	if (tag->type == NBD_CMD_FLUSH && queue->unflushed && gk_unflushed_pay(queue->unflushed))
+	if (gk_tag_owes(queue, tag))
 		gk_tag_end(queue, tag, -EIO);
 	else if (best && gk_session_holds_back(queue))
 		gk_session_hold(queue, tag);

@@ -153,7 +153,7 @@ struct gk_queue_params {
 	struct gk_retry_policy retry;
 	struct gk_flush_track *unflushed; /* may be NULL; else lives longer than the queue */
 	bool force_fua;                  /* every write is durable when it is answered */
-	void (*on_dead)(void *arg);      /* may be NULL; as in struct gk_queue, called on the queue's thread */
+	void (*on_dead)(void *arg);      /* may be NULL; called on the queue's thread */
 	void *on_dead_arg;
 };
 

@@ -180,10 +180,10 @@ static unsigned int note_ends(struct gk_device *device)
 
 /*
  * Whether the server lost what it had not flushed. It has not, as long as a connection from before
- * lives on, which ask_survivors() has made sure of. It has when it ended all of them, at once or, since some of their ends may be seen
- * later than others, one after the other; or when all are gone and it was not listening for a
- * while. Silence that ends with the old connections closed in order was only the network's. And
- * another server never had it.
+ * lives on, which ask_survivors() has made sure of. It has when it ended all of them, at once or,
+ * since some of their ends may be seen later than others, one after the other; or when all are gone
+ * and it was not listening for a while. Silence that ends with the old connections closed in order
+ * was only the network's. And another server never had it.
  */
 static bool server_restarted(const struct gk_device *device, unsigned int n_dead, size_t remote)
 {

@@ -100,12 +100,18 @@ void gk_tag_returned(struct gk_queue *queue, struct gk_tag *tag)
 	settle(queue, tag);
 }
 
+bool gk_tag_owes(const struct gk_queue *queue, const struct gk_tag *tag)
+{
+	return tag->type == NBD_CMD_FLUSH && queue->unflushed &&
+	       gk_unflushed_owes(queue->unflushed, tag->flush_number);
+}
+
 /* What the end of a request means for the next flush. */
-static void track_flushes(struct gk_queue *queue, const struct gk_tag *tag)
+static void track_flushes(struct gk_queue *queue, const struct gk_tag *tag, bool well)
 {
 	if (tag->type == NBD_CMD_FLUSH)
-		gk_unflushed_end(queue->unflushed, tag->flush_number);
-	else if (tag->type != NBD_CMD_READ && !(tag->flags & NBD_CMD_FLAG_FUA))
+		gk_unflushed_end(queue->unflushed, tag->flush_number, well);
+	else if (well && tag->type != NBD_CMD_READ && !(tag->flags & NBD_CMD_FLAG_FUA))
 		gk_unflushed_write(queue->unflushed, &queue->dirty);
 }
 
@@ -114,10 +120,13 @@ void gk_tag_end(struct gk_queue *queue, struct gk_tag *tag, int32_t result)
 	struct gk_counters *counters = &queue->counters;
 
 	clear_suspicion(queue, tag);
+	/* The new server flushed, but not what the old one lost meanwhile. */
+	if (result >= 0 && gk_tag_owes(queue, tag))
+		result = -EIO;
 	if (result < 0)
 		gk_count(&counters->errors, 1);
-	else if (queue->unflushed)
-		track_flushes(queue, tag);
+	if (queue->unflushed)
+		track_flushes(queue, tag, result >= 0);
 	gk_count(&counters->requests[gk_op_index(tag->type)], 1);
 	gk_histogram_add(&queue->latency[gk_op_index(tag->type)], queue->now_ns - tag->begin_ns);
 	if (tag->type == NBD_CMD_READ)

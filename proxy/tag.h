@@ -87,6 +87,9 @@ void gk_tag_sent(struct gk_queue *queue, struct gk_tag *tag);
 /* The network gave pages back, or what else the slot was waiting for. May complete the tag. */
 void gk_tag_returned(struct gk_queue *queue, struct gk_tag *tag);
 
+/* Whether it is a FLUSH that must fail, for what a server lost: see unflushed.h. */
+bool gk_tag_owes(const struct gk_queue *queue, const struct gk_tag *tag);
+
 /* Ends the request: bytes done or -errno go to the front, the slot is IDLE. Completes the tag. */
 void gk_tag_end(struct gk_queue *queue, struct gk_tag *tag, int32_t result);
 

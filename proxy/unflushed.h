@@ -15,8 +15,9 @@
 
 struct gk_flush_track {
 	uint64_t begun;   /* number of the last flush that began */
+	uint64_t waiting; /* of them, those that have not ended */
 	uint64_t flushed; /* highest number of a flush that ended well */
-	bool debt;        /* the next flush must fail: acknowledged writes may be gone */
+	uint64_t debt;    /* flushes up to this number must fail: acknowledged writes may be gone */
 };
 
 /* A queue's thread: a write was answered; *dirty is the queue's own mark. */
@@ -31,15 +32,19 @@ static inline void gk_unflushed_write(struct gk_flush_track *unflushed, uint64_t
 /* A queue's thread: a flush begins. Its number, for gk_unflushed_end(). */
 static inline uint64_t gk_unflushed_begin(struct gk_flush_track *unflushed)
 {
-	return __atomic_add_fetch(&unflushed->begun, 1, __ATOMIC_ACQ_REL);
+	uint64_t number = __atomic_add_fetch(&unflushed->begun, 1, __ATOMIC_ACQ_REL);
+
+	__atomic_add_fetch(&unflushed->waiting, 1, __ATOMIC_RELEASE);
+	return number;
 }
 
-/* A queue's thread: that flush ended well. */
-static inline void gk_unflushed_end(struct gk_flush_track *unflushed, uint64_t number)
+/* A queue's thread: that flush ended, well or not. */
+static inline void gk_unflushed_end(struct gk_flush_track *unflushed, uint64_t number, bool well)
 {
 	uint64_t flushed = __atomic_load_n(&unflushed->flushed, __ATOMIC_ACQUIRE);
 
-	while (flushed < number &&
+	__atomic_sub_fetch(&unflushed->waiting, 1, __ATOMIC_RELEASE);
+	while (well && flushed < number &&
 	       !__atomic_compare_exchange_n(&unflushed->flushed, &flushed, number, false,
 					    __ATOMIC_ACQ_REL, __ATOMIC_ACQUIRE))
 		;
@@ -53,17 +58,23 @@ static inline bool gk_unflushed_is_dirty(const struct gk_flush_track *unflushed,
 	       __atomic_load_n(&unflushed->flushed, __ATOMIC_ACQUIRE);
 }
 
-/* The redialling thread: the server restarted, and what is dirty may be gone. */
+/*
+ * The redialling thread: the server restarted, and what is dirty may be gone. Every flush that waits
+ * has to say so, as each may be another file system's; when none does, the next one to begin.
+ */
 static inline void gk_unflushed_owe(struct gk_flush_track *unflushed)
 {
-	__atomic_store_n(&unflushed->debt, true, __ATOMIC_RELEASE);
+	/* In this order: a flush that begins meanwhile may be one too many, but is not missed. */
+	bool next = !__atomic_load_n(&unflushed->waiting, __ATOMIC_ACQUIRE);
+	uint64_t debt = __atomic_load_n(&unflushed->begun, __ATOMIC_ACQUIRE) + next;
+
+	__atomic_store_n(&unflushed->debt, debt, __ATOMIC_RELEASE);
 }
 
-/* A queue's thread, before a flush goes out: whether this one has to fail. Asked once, paid. */
-static inline bool gk_unflushed_pay(struct gk_flush_track *unflushed)
+/* A queue's thread, before a flush goes out and when it ends: whether it has to fail. */
+static inline bool gk_unflushed_owes(const struct gk_flush_track *unflushed, uint64_t number)
 {
-	return __atomic_load_n(&unflushed->debt, __ATOMIC_RELAXED) &&
-	       __atomic_exchange_n(&unflushed->debt, false, __ATOMIC_ACQ_REL);
+	return number <= __atomic_load_n(&unflushed->debt, __ATOMIC_ACQUIRE);
 }
 
 #endif

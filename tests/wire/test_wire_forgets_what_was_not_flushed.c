@@ -148,6 +148,44 @@ static void a_flush_that_was_out_fails(void **state)
 	rig_end(&device.rig);
 }
 
+/* Each may be the flush of another file system, and all were asked for before the restart. */
+static void every_flush_that_was_out_fails(void **state)
+{
+	struct device device;
+
+	(void)state;
+	begin(&device, false);
+	ask_and_answer(&device, NBD_CMD_WRITE, 0);
+	ask(&device, 1, NBD_CMD_FLUSH, 0);
+	ask(&device, 2, NBD_CMD_FLUSH, 0);
+	stop_server(&device);
+	/* One that arrives while it is away. */
+	mem_front_submit(&device.rig.queue, 3, NBD_CMD_FLUSH, 0, 0, 0);
+	start_server(&device);
+	for (uint16_t tag = 1; tag < 4; tag++)
+		assert_int_equal(rig_result(&device.rig, tag), -EIO);
+	ask_and_answer(&device, NBD_CMD_FLUSH, 0);
+	rig_end(&device.rig);
+}
+
+/* It went to the new server before all had seen that it is a new one. */
+static void a_flush_that_is_out_when_the_restart_is_noticed_fails(void **state)
+{
+	struct fake_request request;
+	struct device device;
+
+	(void)state;
+	begin(&device, false);
+	ask_and_answer(&device, NBD_CMD_WRITE, 0);
+	request = ask(&device, 1, NBD_CMD_FLUSH, 0);
+	gk_unflushed_owe(&device.track);
+	rig_answer(&device.rig, 0, &request, NULL);
+	assert_int_equal(rig_result(&device.rig, 1), -EIO);
+	assert_true(dirty(&device));
+	ask_and_answer(&device, NBD_CMD_FLUSH, 0);
+	rig_end(&device.rig);
+}
+
 /* Its answer is lost with the server: what it would have covered counts as not flushed. */
 static void a_flush_without_an_answer_covers_nothing(void **state)
 {
@@ -197,6 +235,8 @@ int main(void)
 		cmocka_unit_test(a_restart_costs_one_flush),
 		cmocka_unit_test(what_is_durable_or_was_never_acknowledged_owes_nothing),
 		cmocka_unit_test(a_flush_that_was_out_fails),
+		cmocka_unit_test(every_flush_that_was_out_fails),
+		cmocka_unit_test(a_flush_that_is_out_when_the_restart_is_noticed_fails),
 		cmocka_unit_test(a_flush_without_an_answer_covers_nothing),
 		cmocka_unit_test(with_force_fua_all_that_changes_the_export_is_durable),
 	};
