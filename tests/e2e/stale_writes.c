@@ -6,8 +6,12 @@
  *
  * With a fence it applies them when its patience ends and closes; without one only after the blocks
  * have been rewritten, which proves that old bytes do come back when nothing keeps them.
+ *
+ * With a directory it does nothing to end the connection but makes the file `held` there: whoever
+ * started this program then ends gkproxy, starts the next one, and makes `restarted`.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <string.h>
@@ -26,6 +30,7 @@
 
 struct sitter {
 	bool fenced;
+	const char *dir; /* NULL: gkproxy lives on */
 	struct live_device device;
 	pthread_mutex_t lock; /* of all that follows */
 	pthread_cond_t changed;
@@ -51,13 +56,32 @@ static void drain(int fd)
 		;
 }
 
+/*
+ * Whether the client, which has closed its half, listens on for as long as patience lasts: it fences.
+ * A process that has ended resets us when we speak.
+ */
+static bool is_waited_for(int fd)
+{
+	const struct timespec pause = {.tv_nsec = 10000000};
+
+	for (int i = 0; i < PATIENCE_S * 100; i++) {
+		if (send(fd, "", 1, MSG_NOSIGNAL) < 0)
+			return false;
+		nanosleep(&pause, NULL);
+	}
+	return true;
+}
+
 /* The client has closed its half: it will hear nothing more. */
-static void sit_on(struct sitter *s)
+static void sit_on(struct sitter *s, int fd)
 {
 	struct timespec until;
 
 	clock_gettime(CLOCK_REALTIME, &until);
-	until.tv_sec += s->fenced ? PATIENCE_S : 3600;
+	if (s->dir)
+		until.tv_sec += is_waited_for(fd) ? 0 : 3600;
+	else
+		until.tv_sec += s->fenced ? PATIENCE_S : 3600;
 	pthread_mutex_lock(&s->lock);
 	while (!s->rewritten && !pthread_cond_timedwait(&s->changed, &s->lock, &until))
 		;
@@ -68,6 +92,27 @@ static void sit_on(struct sitter *s)
 	pthread_mutex_unlock(&s->lock);
 }
 
+static void path_in(const struct sitter *s, const char *name, char *ret_path, size_t size)
+{
+	snprintf(ret_path, size, "%s/%s", s->dir, name);
+}
+
+/* All writes are here: now the connection has to end. */
+static void end_connection(const struct sitter *s, int fd)
+{
+	char path[256];
+	int file;
+
+	if (!s->dir) {
+		LIVE_CHECK(fake_send(fd, "nonsense, not replies", 21, 0));
+		return;
+	}
+	path_in(s, "held", path, sizeof(path));
+	file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	LIVE_CHECK(file >= 0);
+	close(file);
+}
+
 /* Whether this write is one that is never answered. */
 static bool hold(struct sitter *s, int fd, const struct fake_request *request)
 {
@@ -76,9 +121,9 @@ static bool hold(struct sitter *s, int fd, const struct fake_request *request)
 	s->held[s->n_held++] = *request;
 	if (s->n_held < BLOCKS)
 		return true;
-	LIVE_CHECK(fake_send(fd, "nonsense, not replies", 21, 0));
+	end_connection(s, fd);
 	drain(fd);
-	sit_on(s);
+	sit_on(s, fd);
 	return false;
 }
 
@@ -175,6 +220,29 @@ static unsigned int count_stale(struct sitter *s)
 	return n;
 }
 
+struct successor {
+	struct sitter *sitter;
+	const char *uri;
+	const char *const *keys;
+	pthread_t thread;
+};
+
+/* The next gkproxy takes the device over when it is attached by its name. */
+static void *take_over(void *arg)
+{
+	const struct successor *successor = arg;
+	const struct timespec pause = {.tv_nsec = 5000000};
+	struct live_device again;
+	char path[256];
+
+	path_in(successor->sitter, "restarted", path, sizeof(path));
+	while (access(path, F_OK))
+		nanosleep(&pause, NULL);
+	again = live_device_attach("stale", successor->uri, successor->keys);
+	close(again.fd);
+	return NULL;
+}
+
 int main(int argc, char **argv)
 {
 	struct sitter *s = calloc(1, sizeof(*s));
@@ -191,15 +259,18 @@ int main(int argc, char **argv)
 	bool good;
 	char uri[64];
 
-	if (argc != 4 || !s) {
-		fprintf(stderr, "usage: stale_writes DATA_PATH FENCE FENCE_TIMEOUT\n");
+	if (argc < 4 || argc > 5 || !s) {
+		fprintf(stderr, "usage: stale_writes DATA_PATH FENCE FENCE_TIMEOUT [DIRECTORY]\n");
 		return 2;
 	}
 	const char *const keys[] = {"data_path", argv[1], "fence", argv[2], "fence_timeout", argv[3],
-				    "zero_copy_threshold", "16K", "unflushed", "ignore", NULL};
+				    "zero_copy_threshold", "16K", "unflushed", "ignore", "on_exit",
+				    argc > 4 ? "keep" : "remove", NULL};
+	struct successor successor = {.sitter = s, .uri = uri, .keys = keys};
 
 	/* Nobody has less patience than the server but who does without a fence. */
 	s->fenced = !strcmp(argv[2], "strict") || atof(argv[3]) > PATIENCE_S;
+	s->dir = argv[4];
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->changed, NULL);
 	server = gk_handshake_server_new("127.0.0.1", &script);
@@ -208,6 +279,8 @@ int main(int argc, char **argv)
 	alarm(120);
 	s->device = live_device_attach("stale", uri, keys);
 
+	if (s->dir)
+		LIVE_CHECK(!pthread_create(&successor.thread, NULL, take_over, &successor));
 	write_blocks(s, 'A');
 	pthread_mutex_lock(&s->lock);
 	LIVE_CHECK(s->n_held == BLOCKS && s->over == s->fenced);
@@ -225,7 +298,10 @@ int main(int argc, char **argv)
 	       "%u of %u blocks stale\n", argv[1], argv[2], argv[3], s->n_held,
 	       (unsigned long long)live_device_counter(&s->device, "replays"),
 	       (unsigned long long)unfenced, stale, BLOCKS);
-	good = s->fenced ? !stale && !unfenced : stale == BLOCKS && unfenced == BLOCKS;
+	/* Another gkproxy counts from 0. */
+	good = s->fenced ? !stale && !unfenced : stale == BLOCKS && unfenced == (s->dir ? 0 : BLOCKS);
+	if (s->dir)
+		pthread_join(successor.thread, NULL);
 	live_device_detach(&s->device);
 	gk_handshake_server_free(server);
 	return good ? 0 : 1;
