@@ -254,8 +254,10 @@ finish() {
 		(nothing_left) || code=1
 	fi
 	if [ -n "$gkproxy_pid" ]; then
-		# The test has failed: the next one still wants a guest without devices.
+		# The test has failed, perhaps while it kept gkproxy stopped: the next one still wants a guest
+		# without devices.
 		kill -TERM "$gkproxy_pid"
+		kill -CONT "$gkproxy_pid"
 		(wait_for 30 "gkproxy ends" gone "$gkproxy_pid") || kill -KILL "$gkproxy_pid"
 	fi
 	for pid in "${server_pids[@]}"; do
