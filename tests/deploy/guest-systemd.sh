@@ -1,42 +1,10 @@
 #!/bin/bash
 # SPDX-License-Identifier: MIT
 # Runs as a unit in the guest of vm-systemd.sh, once in each boot; see there.
-set -euo pipefail
-
-docs=/run/gk/deploy/doc
-# shellcheck source=tests/deploy/page.sh
-. /run/gk/tests/deploy/page.sh
-stage=$(cat /root/stage 2>/dev/null || echo 1)
-
-finish() {
-	local status=$?
-
-	trap - EXIT
-	if [ "$status" != 0 ]; then
-		systemctl --no-pager --failed
-		journalctl --no-pager -b | tail -n 60
-	fi
-	echo "$status" >/dev/ttyS2
-	# The end of the machine is part of the test: it resets only when everything has stopped.
-	systemctl reboot --no-block
-}
-trap finish EXIT
-
-fail() {
-	echo "FAILED: $*"
-	exit 1
-}
-
-# wait_for SECONDS WHAT COMMAND...
-wait_for() {
-	local deadline=$((SECONDS + $1 * ${GK_TIME_SCALE:-1})) what=$2
-	shift 2
-
-	until "$@"; do
-		[ "$SECONDS" -lt "$deadline" ] || fail "waited in vain: $what"
-		sleep 0.1
-	done
-}
+# shellcheck source=tests/deploy/guest.sh
+. /run/gk/tests/deploy/guest.sh
+# shellcheck source=tests/deploy/guest-udev.sh
+. /run/gk/tests/deploy/guest-udev.sh
 
 main_pid() {
 	systemctl show -P MainPID gkproxy
@@ -46,35 +14,8 @@ restarted() {
 	[ "$(main_pid)" != "$1" ] && systemctl -q is-active gkproxy
 }
 
-# journal JOURNAL-OPTIONS...: into a file, since a grep that has seen enough would break the pipe.
-journal() {
-	journalctl --no-pager -o cat "$@" >/run/journal.txt
-}
-
-# before LINE-A LINE-B: the journal in the file has a line like A, and after it the first one like B.
-before() {
-	local n m
-
-	n=$(grep -nm1 -E "$1" /run/journal.txt | cut -d: -f1) || fail "no line like $1"
-	m=$(grep -nm1 -E "$2" /run/journal.txt | cut -d: -f1) || fail "no line like $2"
-	[ "$n" -lt "$m" ] || fail "'$2' came before '$1'"
-}
-
-disks() {
-	find /dev -name 'ublkb*[0-9]' ! -name '*p[0-9]*' | wc -l
-}
-
-# encrypted: every connection of vol0 is, by the kernel.
-encrypted() {
-	local tls
-
-	tls=$(gkproxy status vol0 --json | tr -d ' \n' | grep -oE '"tls(_version)?":"[^"]*"' | sort -u | tr '\n' ' ')
-	echo "   $tls"
-	[ "$tls" = '"tls":"ktls-both" "tls_version":"TLSv1.3" ' ] || fail "not encrypted, or not by the kernel: $tls"
-}
-
 first_boot() {
-	local pid round
+	local pid round disk seen
 
 	echo "-- the package is installed, and starts nothing"
 	dpkg -i /root/gkproxy.deb
@@ -85,6 +26,16 @@ first_boot() {
 	! type -P udevadm >/dev/null || ! udevadm verify --help >/dev/null 2>&1 ||
 		udevadm verify --no-summary /usr/lib/udev/rules.d/60-gkproxy.rules
 
+	echo "-- the README's quick start"
+	systemctl stop backup
+	docs=/run/gk follow README try
+	mountpoint -q /mnt || fail "/mnt is not mounted"
+	umount /mnt
+	systemctl stop gkproxy
+	kill "$(pidof nbdkit)"
+	[ "$(disks)" = 0 ] || fail "disks are left"
+	systemctl start backup
+
 	echo "-- a server with TLS, and a disk on it, as deploy/doc says"
 	mkdir /root/certificates
 	cd /root/certificates
@@ -94,16 +45,16 @@ first_boot() {
 	systemctl start store
 	block tls "conf vol0" >/etc/gkproxy/proxy.conf
 	follow attach-at-boot enable
-	[ "$(disks)" = 1 ] || fail "systemctl came back before the device was up"
+	[ "$(disks)" = 1 ] || fail "there is not one disk, but $(disks)"
 	wait_for 5 "the journal has the line" eval 'journal -u gkproxy; grep -q "ready: all devices are up" /run/journal.txt'
 	! grep -iE 'PR_SET_IO_FLUSHER|udev will not|denied|not permitted|warning' /run/journal.txt ||
 		fail "the unit takes something away that is needed"
-	encrypted
+	encrypted gkproxy status vol0 --json
 
 	echo "-- udev knows its name, and does not watch it"
-	udevadm settle --exit-if-exists=/dev/gkproxy/vol0
 	[ -b /dev/gkproxy/vol0 ] || fail "links: $(ls -l /dev/gkproxy)"
-	[ ! -e "/run/udev/watch/b$(lsblk -ndo MAJ:MIN /dev/gkproxy/vol0 | tr -d ' ')" ] || fail "udev watches"
+	watched vda || fail "udev watches no disk, or notes it elsewhere: $(ls /run/udev/watch)"
+	! watched "$(basename "$(readlink -f /dev/gkproxy/vol0)")" || fail "udev watches"
 
 	echo "-- a file system, mounted by fstab"
 	follow attach-at-boot mount
@@ -129,10 +80,14 @@ first_boot() {
 	done
 	[ "$(main_pid)" = "$pid" ] || fail "the first daemon was restarted"
 
+	udev_checks
+
 	echo "-- a daemon that hangs is restarted by the watchdog, one that was killed too; the disk is the same"
 	mkdir -p /run/systemd/system/gkproxy.service.d
 	printf '[Service]\nWatchdogSec=%d\nTimeoutAbortSec=5\n' $((4 * ${GK_TIME_SCALE:-1})) >/run/systemd/system/gkproxy.service.d/test.conf
 	systemctl daemon-reload
+	disk=$(basename "$(readlink -f /dev/gkproxy/vol0)")
+	seen=$(count_events KERNEL '[a-z]+' "$disk")
 	pid=$(main_pid)
 	kill -KILL "$pid"
 	wait_for 60 "systemd starts it again" restarted "$pid"
@@ -145,23 +100,24 @@ first_boot() {
 	sync -f /data/file3
 	journal -u gkproxy
 	grep -qi 'watchdog' /run/journal.txt || fail "it was not the watchdog"
+	quiet_since "$seen" "$disk"
 	sha256sum /data/file2 /data/file3 >>/root/sum
 	rm -r /run/systemd/system/gkproxy.service.d
 	systemctl daemon-reload
-	echo 2 >/root/stage
+	next_stage
 }
 
 second_boot() {
 	echo "-- the disk is mounted, and has what was written"
 	mountpoint -q /data || fail "/data is not mounted"
 	sha256sum --quiet -c /root/sum
-	encrypted
+	encrypted gkproxy status vol0 --json
 	[ -b /dev/gkproxy/backup0 ] || fail "the second daemon did not start with the machine"
 	journal -b _SYSTEMD_UNIT=gkproxy.service + _PID=1
 	before 'ready: all devices are up' 'Mounted (data.mount|/data)'
 
 	echo "-- the last boot ended in order"
-	journal -b -1 _SYSTEMD_UNIT=gkproxy.service + _PID=1
+	last_end _SYSTEMD_UNIT=gkproxy.service + _PID=1
 	before 'Unmounted (data.mount|/data)' '(SIGTERM|Terminated): ending'
 	before '(SIGTERM|Terminated): ending' 'vol0: removed$'
 	! grep -E 'removed while it is mounted|Failed unmounting|State .stop-.* timed out' /run/journal.txt ||
