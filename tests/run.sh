@@ -5,7 +5,7 @@ set -euo pipefail
 
 usage() {
 	cat <<-'END'
-	usage: tests/run.sh [unit | wire | fuzz | vm | deploy | all | soak | chaos] [TEST...]
+	usage: tests/run.sh [unit | wire | fuzz | vm | deploy | all | docker | soak | chaos] [TEST...]
 	  unit   unit tests: built by gcc and clang, and by gcc with the address and undefined sanitizers
 	  wire   wire tests: the same, and with the thread sanitizer
 	  fuzz   libFuzzer on every parser, a minute each (GK_FUZZ_SECONDS)
@@ -14,6 +14,7 @@ usage() {
 	  deploy packages and container image are built, and used in virtual machines: the package on Debian 12 and
 	         13 with systemd, the main job from inside a container; needs root, or sudo
 	  all    all of these (default)
+	  docker the image is run by Docker with compose.yml, in a virtual machine with systemd, for two boots
 	  soak   ten minutes of verified writes (GK_SOAK_SECONDS) on each kernel, as long again over TLS by
 	         the kernel, and over TLS in user space
 	  chaos  ten minutes of faults in random order on each (GK_CHAOS_SECONDS, GK_CHAOS_SEED)
@@ -292,22 +293,28 @@ kernel_series() {
 	fi
 }
 
-deploy() {
-	local as_root=() cache=${XDG_CACHE_HOME:-$HOME/.cache}/gkproxy
+# deploy_step NAME SCRIPT ARGS...: a script of tests/deploy as root. What root put into the cache must not be in
+# this user's way.
+deploy_step() {
+	local name=$1 script=$top/tests/deploy/$2 as_root=() cache=${XDG_CACHE_HOME:-$HOME/.cache}/gkproxy
+	shift 2
 
 	[ "$(id -u)" = 0 ] || as_root=(sudo -E)
-	run_step "deploy: the package on Debian 12 with systemd" "${as_root[@]}" "$top/tests/deploy/vm-systemd.sh" bookworm || true
-	run_step "deploy: the package on Debian 13 with systemd" "${as_root[@]}" "$top/tests/deploy/vm-systemd.sh" trixie || true
-	run_step "deploy: the main job in a container" "${as_root[@]}" "$top/tests/deploy/vm-container.sh" || true
-	run_step "deploy: Kubernetes understands daemonset.yml" "${as_root[@]}" "$top/tests/deploy/kubernetes.sh" || true
-	# What root put into the cache must not be in this user's way.
+	run_step "$name" "${as_root[@]}" "$script" "$@" || true
 	[ "$(id -u)" = 0 ] || sudo chown -R --from=root "$(id -u):$(id -g)" "$cache"
+}
+
+deploy() {
+	deploy_step "deploy: the package on Debian 12 with systemd" vm-systemd.sh bookworm
+	deploy_step "deploy: the package on Debian 13 with systemd" vm-systemd.sh trixie
+	deploy_step "deploy: the main job in a container" vm-container.sh
+	deploy_step "deploy: Kubernetes understands daemonset.yml" kubernetes.sh
 }
 
 mode=${1:-all}
 [ $# = 0 ] || shift
 case $mode in
-unit | wire | fuzz | deploy | all | soak | chaos) [ $# = 0 ] || { usage >&2; exit 2; } ;;
+unit | wire | fuzz | deploy | all | docker | soak | chaos) [ $# = 0 ] || { usage >&2; exit 2; } ;;
 vm) ;;
 -h | --help) usage; exit 0 ;;
 *) usage >&2; exit 2 ;;
@@ -343,6 +350,7 @@ vm | all)
 	esac
 	;;
 deploy) deploy ;;
+docker) deploy_step "Docker runs compose.yml" vm-docker.sh ;;
 soak)
 	export GK_TEST_TIMEOUT=$((${GK_SOAK_SECONDS:-600} + 300)) GK_GUEST_TIMEOUT=$((3 * ${GK_SOAK_SECONDS:-600} + 600))
 	tests=(soak soak-ktls soak-tls)

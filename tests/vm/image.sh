@@ -147,6 +147,7 @@ base_image() {
 guest_modules=(
 	virtio_pci virtio_blk ext4 ublk_drv nbd tls xfs btrfs loop null_blk brd dm-flakey dm-delay virtio_console
 	virtio_net vsock_loopback tcp_diag sch_netem sch_tbf aesni_intel ghash_clmulni_intel crc32c_intel libcrc32c
+	overlay
 )
 
 build_modules() {
