@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -229,13 +230,18 @@ static const char *fate(const struct gk_queue *queue)
 	return queue->retry.replay ? "are sent again" : "fail with an input/output error";
 }
 
+/* kTLS reads nothing more: a forged record, or new keys, which kernels from 6.14 on wait for. */
+static bool is_garbled(int error)
+{
+	return error == -EBADMSG || error == -EKEYEXPIRED;
+}
+
 /* The kernel gave the connection up: it reads as ended, whatever the server still holds. */
 static bool is_broken_here(int error)
 {
 	return error == -EHOSTUNREACH || error == -ENETUNREACH || error == -ENETDOWN ||
 	       error == -ENETRESET || error == -EHOSTDOWN || error == -ENOTCONN ||
-	       error == -ETIME || error == -ETIMEDOUT ||
-	       error == -EBADMSG; /* kTLS: a forged record; the socket reads nothing any more */
+	       error == -ETIME || error == -ETIMEDOUT || is_garbled(error);
 }
 
 /* The server's doing, and perhaps because of something that it was asked for. */
@@ -261,6 +267,7 @@ static void give_up(struct gk_session *session, int error)
 	set_state(session, GK_SESSION_FENCING);
 	session->fence_begin_ns = queue->now_ns;
 	session->blind = is_broken_here(error);
+	session->garbled = is_garbled(error);
 	shutdown(session->fd, SHUT_WR);
 }
 
@@ -287,10 +294,32 @@ void gk_session_fence_read(struct gk_session *session, int res)
 {
 	if (is_broken_here(res)) {
 		session->blind = true;
+		session->garbled = is_garbled(res);
 		session->fence_begin_ns = session->queue->now_ns;
 	} else if (!session->blind) {
 		gk_session_fenced(session, res ? GK_SESSION_END_RESET : GK_SESSION_END_OURS);
 	}
+}
+
+/*
+ * Where kTLS decrypts nothing more, as after a KeyUpdate that the kernel cannot follow (GnuTLS sends
+ * one every 2^24 records), the end of the connection still shows below it.
+ */
+void gk_session_fence_look(struct gk_session *session)
+{
+	struct pollfd end = {.fd = session->fd, .events = POLLRDHUP};
+	int error = 0;
+	socklen_t len = sizeof(error);
+
+	if (!session->garbled || poll(&end, 1, 0) <= 0 || !(end.revents & POLLRDHUP))
+		return;
+	(void)getsockopt(session->fd, SOL_SOCKET, SO_ERROR, &error, &len);
+	/* Asking clears it, and next time the kernel's having given up would look like an end. */
+	if (!is_garbled(-error) && is_broken_here(-error))
+		session->garbled = false;
+	else
+		gk_session_fenced(session, error == ECONNRESET ? GK_SESSION_END_RESET
+							       : GK_SESSION_END_OURS);
 }
 
 void gk_session_fenced(struct gk_session *session, enum gk_session_end end)

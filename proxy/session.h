@@ -74,6 +74,7 @@ struct gk_session {
 	enum gk_session_end end;    /* of the last connection; valid when DEAD */
 	uint64_t fence_begin_ns;    /* FENCING */
 	bool blind;                 /* FENCING: the socket is broken here, the end cannot be seen */
+	bool garbled;               /* ... by reading, for kTLS decrypts nothing more: TCP is whole */
 	bool dropped;               /* the server ended it, or broke the protocol */
 	bool structured;            /* negotiated */
 	bool df;                    /* structured, and the server takes NBD_CMD_FLAG_DF */
@@ -192,6 +193,9 @@ void gk_session_hand_over(struct gk_session *session);
 
 /* What receiving on a FENCING session ended with: 0 or -errno. */
 void gk_session_fence_read(struct gk_session *session, int res);
+
+/* Looks for the end of a FENCING session that is `garbled`. Now and then; only polls the socket. */
+void gk_session_fence_look(struct gk_session *session);
 
 /*
  * The end of a FENCING session's connection has come, or is not waited for any more: then (UNKNOWN)

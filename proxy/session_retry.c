@@ -219,6 +219,8 @@ void gk_session_tick(struct gk_queue *queue)
 	for (unsigned int i = 0; i < queue->n_sessions; i++) {
 		struct gk_session *session = &queue->sessions[i];
 
+		if (session->state == GK_SESSION_FENCING && session->blind)
+			gk_session_fence_look(session);
 		if (is_waiting(session) && retry->request_timeout_ns &&
 		    waits_too_long(queue, session)) {
 			gk_count(&queue->counters.timeouts, 1);

@@ -9,6 +9,8 @@
 #include "tls_peer.h"
 #include "wire_rig.h"
 
+#define HOUR_NS UINT64_C(3600000000000)
+
 static void tickets_are_dropped(void **state)
 {
 	struct rig rig;
@@ -81,8 +83,8 @@ static void new_keys_end_the_connection_and_nothing_else(void **state)
 
 /*
  * In front of the answer to a READ, while the server takes no more of a large WRITE: that goes
- * whole to the next connection. A kernel without the new keys decrypts nothing more (-EBADMSG), so
- * where it receives, the end of the old connection cannot be seen, only waited for.
+ * whole to the next connection, once the server has ended the old one. Where the kernel receives, it
+ * decrypts nothing more without the new keys, and the end shows only below TLS.
  */
 static void new_keys_under_a_write_cost_no_byte(void **state)
 {
@@ -98,7 +100,8 @@ static void new_keys_under_a_write_cost_no_byte(void **state)
 						      .max_io_bytes = TAKER_BYTES,
 						      .sndbuf_bytes = 16 * 1024,
 						      .retry = {.replay = true,
-								.fence_timeout_ns = 1}});
+								.fence_strict = true,
+								.fence_timeout_ns = HOUR_NS}});
 		request = rig_request(&rig, 0, 1, NBD_CMD_READ, 4096, 512);
 		tls_peer_hold(rig.tls[0], true);
 		rig_pattern(mem_front_data(&rig.queue, 0), 0, TAKER_BYTES, 7);
@@ -106,7 +109,12 @@ static void new_keys_under_a_write_cost_no_byte(void **state)
 		rig_pattern(content, 4096, sizeof(content), 5);
 		tls_peer_new_keys(rig.tls[0]);
 		rig_answer(&rig, 0, &request, content);
-		(void)rig_wait_down(&rig, 0);
+		assert_int_equal(rig_wait_down(&rig, 0), GK_SESSION_FENCING);
+		/* That nothing more can be read is no end. */
+		while (!only_send && !rig.queue.sessions[0].blind &&
+		       rig.queue.sessions[0].state == GK_SESSION_FENCING)
+			rig_turn(&rig);
+		assert_int_equal(rig.queue.sessions[0].state, GK_SESSION_FENCING);
 		rig_close_peer(&rig, 0);
 		rig_wait_dead(&rig, 0);
 		rig_offer(&rig, 0);
@@ -119,6 +127,7 @@ static void new_keys_under_a_write_cost_no_byte(void **state)
 		rig_run(&rig);
 		assert_memory_equal(mem_front_data(&rig.queue, 1), content, sizeof(content));
 		assert_int_equal(rig.queue.counters.errors, 0);
+		assert_int_equal(rig.queue.counters.unfenced_replays, 0);
 		rig_end(&rig);
 	}
 }
