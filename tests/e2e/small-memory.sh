@@ -17,6 +17,11 @@ counted() {
 	echo "$sum"
 }
 
+# A network driver that finds no page at once drops a packet, of which the kernel speaks at length.
+kernel_log() {
+	dmesg | sed '/page allocation failure: order:0, mode:.*GFP_ATOMIC/,/ pages reserved$/d'
+}
+
 kib() { awk -v field="$1:" '$1 == field { print $2 }' "$2"; }
 
 uri=nbd://10.0.2.100/
