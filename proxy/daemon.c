@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "config_device.h"
+#include "fence_child.h"
 #include "log.h"
 #include "memory.h"
 #include "metrics.h"
@@ -206,11 +207,13 @@ static void serve(struct gk_daemon *daemon, struct gk_metrics *metrics)
 			{.fd = daemon->devices.done_fd, .events = POLLIN},
 			{.fd = gk_control_fd(daemon->control), .events = POLLIN},
 			{.fd = metrics ? gk_metrics_fd(metrics, &metrics_ms) : -1, .events = POLLIN},
+			{.fd = gk_fence_child_fd()},
 		};
 
-		(void)poll(fds, 4, min_ms(min_ms(left_ms > 0 ? (int)left_ms : 0, metrics_ms),
+		(void)poll(fds, 5, min_ms(min_ms(left_ms > 0 ? (int)left_ms : 0, metrics_ms),
 					  gk_notify_alive()));
 		read_signals(daemon);
+		gk_fence_child_step();
 		gk_devices_step(&daemon->devices);
 		reload_if_wanted(daemon);
 		gk_control_step(daemon->control);
@@ -247,6 +250,8 @@ static int set_up(struct gk_daemon *daemon, struct gk_metrics **ret_metrics)
 		r = make_directories(config);
 	if (r)
 		return r;
+	/* Before there are threads, locked memory and secrets: it needs none of them. */
+	(void)gk_fence_child_start();
 	gk_memory_protect();
 	daemon->listen_fd = r = gk_control_listen(config->control_socket);
 	if (r < 0)
@@ -297,6 +302,7 @@ int gk_daemon_run(struct gk_config *config)
 	/* What serves a kept device ends with the process, and not in any order of ours. */
 	if (kept)
 		_exit(r ? EXIT_FAILURE : EXIT_SUCCESS);
+	gk_fence_child_end();
 	gk_devices_done(&daemon.devices);
 	if (daemon.signal_fd >= 0)
 		close(daemon.signal_fd);

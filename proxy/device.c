@@ -16,6 +16,7 @@
 
 #include "datapath.h"
 #include "device_queues.h"
+#include "fence_child.h"
 #include "log.h"
 #include "memory.h"
 #include "udev_name.h"
@@ -488,6 +489,7 @@ int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
 		.dev_id = -1,
 		.lock_fd = -1,
 		.name_fd = -1,
+		.fence_fd = -1,
 		.cdev_fd = -1,
 		.cookie = gk_recovery_cookie(),
 		.cancel_fd = cancel_fd,
@@ -511,6 +513,9 @@ int gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *probe,
 		       "hand devices over", config->name);
 		r = -EOPNOTSUPP;
 	}
+	if (!r)
+		r = gk_fence_child_take(state_dir, config, device->recovering, cancel_fd,
+					&device->fence_fd);
 	if (!r)
 		r = attach(device, cancel_fd);
 	device->recovering = device->recovering && r;
@@ -630,6 +635,8 @@ void gk_device_detach(struct gk_device *device)
 			gk_reconnect_done(&device->reconnect);
 			if (device->cdev_fd >= 0)
 				close(device->cdev_fd);
+			gk_fence_child_let_go(device->state_dir, device->config->name,
+					      device->fence_fd, false);
 			drop_lock(device);
 			free(device);
 		}
@@ -642,6 +649,8 @@ void gk_device_detach(struct gk_device *device)
 		sem_destroy(&device->queues[i].opened);
 	}
 	free(device->queues);
+	if (device->fence_fd >= 0)
+		gk_fence_child_drop_all(device->config->name);
 	gk_reconnect_done(&device->reconnect);
 	if (device->cdev_fd >= 0)
 		close(device->cdev_fd);
@@ -662,6 +671,7 @@ void gk_device_detach(struct gk_device *device)
 		gk_udev_name_forget(device->dev_id, device->config->name, device->name_fd);
 	if (device->live)
 		gk_recovery_forget(device->state_dir, device->config->name);
+	gk_fence_child_let_go(device->state_dir, device->config->name, device->fence_fd, true);
 	drop_lock(device);
 	free(device);
 }

@@ -35,6 +35,7 @@ struct gk_device {
 	int dev_id;                            /* -1 until added */
 	int lock_fd;                           /* holds state_dir/NAME.lock */
 	char *lock_path;
+	int fence_fd;                          /* of gk_fence_child_take(), or -1 */
 	int name_fd;                           /* of gk_udev_name_save(), or -1 */
 	int cdev_fd;                           /* /dev/ublkcN */
 	const struct gk_path *path;

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "datapath.h"
+#include "fence_child.h"
 #include "log.h"
 
 #define DROPS_MAX 5 /* connections that one request may cost before it fails */
@@ -154,6 +155,7 @@ int gk_device_queues_make(struct gk_device *device, struct gk_dialled *dialled)
 	for (unsigned int c = 0; c < device->n_connections; c++) {
 		struct gk_session_facts facts = gk_device_session_facts(device, &dialled[c]);
 
+		gk_fence_child_hold(device->config, device->fence_fd, c, dialled[c].fd);
 		gk_session_up(&device->queues[c % n].queue.sessions[c / n], c, dialled[c].fd, &facts);
 		dialled[c].fd = -1;
 	}

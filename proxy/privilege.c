@@ -90,6 +90,26 @@ int gk_privilege_drop(void)
 	return r;
 }
 
+int gk_privilege_drop_most(void)
+{
+	struct sets sets;
+	int r = call(SYS_capget, &sets);
+
+	(void)prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+	for (unsigned int word = 0; word < _LINUX_CAPABILITY_U32S_3; word++) {
+		uint32_t keep = word == CAP_IPC_LOCK / 32 ? 1U << CAP_IPC_LOCK % 32 : 0;
+
+		sets.words[word].permitted &= keep;
+		sets.words[word].effective &= keep;
+		sets.words[word].inheritable = 0;
+	}
+	if (!r)
+		r = call(SYS_capset, &sets);
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 && !r)
+		r = -errno;
+	return r;
+}
+
 json_t *gk_privilege_json(void)
 {
 	json_t *json = json_object();

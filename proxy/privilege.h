@@ -15,6 +15,12 @@
 int gk_privilege_drop(void);
 
 /*
+ * For a process that has nothing to do but to keep its memory locked: keeps CAP_IPC_LOCK alone. 0 or
+ * -errno, and then some are left.
+ */
+int gk_privilege_drop_most(void);
+
+/*
  * {"CAP_SYS_ADMIN": {"available": true}, ...}, "why" says what does not work without one. A new
  * reference; NULL when out of memory.
  */

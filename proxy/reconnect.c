@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "device.h"
+#include "fence_child.h"
 
 #define DELAY_FIRST_MS 100
 #define DELAY_CAP_MS   10000
@@ -301,6 +302,7 @@ static void hand_over(struct gk_device *device, const struct place *place,
 		.facts = gk_device_session_facts(device, dialled),
 	};
 
+	gk_fence_child_hold(device->config, device->fence_fd, place->id, dialled->fd);
 	dialled->fd = -1;
 	gk_mail_offer(&place->queue->mail, place->slot, &offer);
 	gk_count(&device->reconnect.reconnects, 1);
@@ -421,6 +423,9 @@ static void *reconnect_thread(void *arg)
 				attempt = 0;
 			continue;
 		}
+		/* What is closed here must be closed altogether: the server may wait to be read. */
+		for (unsigned int i = 0; device->fence_fd >= 0 && i < n; i++)
+			gk_fence_child_drop(device->config->name, dead[i].id);
 		/*
 		 * All connections of a server that restarts die, but not in one instant: while one
 		 * is left there is no hurry, and more to learn for server_restarted().

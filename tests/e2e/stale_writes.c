@@ -8,7 +8,9 @@
  * have been rewritten, which proves that old bytes do come back when nothing keeps them.
  *
  * With a directory it does nothing to end the connection but makes the file `held` there: whoever
- * started this program then ends gkproxy, starts the next one, and makes `restarted`.
+ * started this program then ends gkproxy, starts the next one, and makes `restarted`. "killed": and
+ * then makes `waits` when the next one waits for the connections of the former one, which the server
+ * does not end before. "unfenced": and sees to it that nothing fences, whatever the configuration says.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -31,6 +33,7 @@
 struct sitter {
 	bool fenced;
 	const char *dir; /* NULL: gkproxy lives on */
+	bool killed;
 	struct live_device device;
 	pthread_mutex_t lock; /* of all that follows */
 	pthread_cond_t changed;
@@ -56,15 +59,22 @@ static void drain(int fd)
 		;
 }
 
+static void path_in(const struct sitter *s, const char *name, char *ret_path, size_t size)
+{
+	snprintf(ret_path, size, "%s/%s", s->dir, name);
+}
+
 /*
  * Whether the client, which has closed its half, listens on for as long as patience lasts: it fences.
  * A process that has ended resets us when we speak.
  */
-static bool is_waited_for(int fd)
+static bool is_waited_for(const struct sitter *s, int fd)
 {
 	const struct timespec pause = {.tv_nsec = 10000000};
+	char path[256];
 
-	for (int i = 0; i < PATIENCE_S * 100; i++) {
+	path_in(s, "waits", path, sizeof(path));
+	for (int i = 0; s->killed ? access(path, F_OK) : i < PATIENCE_S * 100; i++) {
 		if (send(fd, "", 1, MSG_NOSIGNAL) < 0)
 			return false;
 		nanosleep(&pause, NULL);
@@ -79,7 +89,7 @@ static void sit_on(struct sitter *s, int fd)
 
 	clock_gettime(CLOCK_REALTIME, &until);
 	if (s->dir)
-		until.tv_sec += is_waited_for(fd) ? 0 : 3600;
+		until.tv_sec += is_waited_for(s, fd) ? 0 : 3600;
 	else
 		until.tv_sec += s->fenced ? PATIENCE_S : 3600;
 	pthread_mutex_lock(&s->lock);
@@ -90,11 +100,6 @@ static void sit_on(struct sitter *s, int fd)
 	s->over = true;
 	pthread_cond_broadcast(&s->changed);
 	pthread_mutex_unlock(&s->lock);
-}
-
-static void path_in(const struct sitter *s, const char *name, char *ret_path, size_t size)
-{
-	snprintf(ret_path, size, "%s/%s", s->dir, name);
 }
 
 /* All writes are here: now the connection has to end. */
@@ -259,8 +264,9 @@ int main(int argc, char **argv)
 	bool good;
 	char uri[64];
 
-	if (argc < 4 || argc > 5 || !s) {
-		fprintf(stderr, "usage: stale_writes DATA_PATH FENCE FENCE_TIMEOUT [DIRECTORY]\n");
+	if (argc < 4 || argc > 6 || !s) {
+		fprintf(stderr, "usage: stale_writes DATA_PATH FENCE FENCE_TIMEOUT [DIRECTORY "
+				"[killed|unfenced]]\n");
 		return 2;
 	}
 	const char *const keys[] = {"data_path", argv[1], "fence", argv[2], "fence_timeout", argv[3],
@@ -269,7 +275,8 @@ int main(int argc, char **argv)
 	struct successor successor = {.sitter = s, .uri = uri, .keys = keys};
 
 	/* Nobody has less patience than the server but who does without a fence. */
-	s->fenced = !strcmp(argv[2], "strict") || atof(argv[3]) > PATIENCE_S;
+	s->killed = argc > 5 && !strcmp(argv[5], "killed");
+	s->fenced = (argc < 6 || s->killed) && (!strcmp(argv[2], "strict") || atof(argv[3]) > PATIENCE_S);
 	s->dir = argv[4];
 	pthread_mutex_init(&s->lock, NULL);
 	pthread_cond_init(&s->changed, NULL);

@@ -50,6 +50,7 @@ for signal in KILL TERM KILL; do
 	wait "$gkproxy_pid" 2>/dev/null || [ "$signal" = KILL ] || fail "gkproxy ended with status $?"
 	start_conf
 	same "$(grep -c 'is taken over' "$log")" 2 "devices taken over"
+	fenced
 	if [ "$signal" = KILL ]; then kills=$((kills + 1)); else restarts=$((restarts + 1)); fi
 done
 enough

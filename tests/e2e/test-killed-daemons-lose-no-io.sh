@@ -22,6 +22,7 @@ for _ in 1 2 3 4; do
 	kills=$((kills + 1))
 	start_conf
 	logged 'ublkb0 is taken over'
+	fenced
 done
 wait "$fio_pid" || fail "fio saw an error"
 echo "   kills: $kills, each time taken over"

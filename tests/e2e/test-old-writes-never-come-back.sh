@@ -15,24 +15,45 @@ for path in copy registered group; do
 done
 logged 'did not end within fence_timeout'
 
-# restarted SIGNAL ARG...: the same when gkproxy ends while the server sits on the writes, and the next one sends them.
+# restarted HOW ARG...: the same when gkproxy ends while the server sits on the writes, and the next one sends them.
+# HOW: TERM; killed; late: killed, and what fences gives up soon; all: killed, and what fences before it.
 restarted() {
-	local signal="$1" writes_pid
-	shift
+	local how="$1" signal=KILL writes_pid
+	local args=("${@:2}" "$dir")
 
-	rm -f "$dir/held" "$dir/restarted"
-	stale_writes "$@" "$dir" &
+	rm -f "$dir/held" "$dir/restarted" "$dir/waits"
+	case $how in
+	TERM) signal=TERM ;;
+	killed) args+=(killed) ;;
+	all) args+=(unfenced) ;;
+	esac
+	stale_writes "${args[@]}" &
 	writes_pid=$!
 	wait_for 60 "the server holds the writes" test -e "$dir/held"
+	if [ "$how" = all ]; then
+		kill -KILL "$(cat /run/gkproxy/stale.fence)"
+		wait_for 10 "gkproxy says so" grep -q 'gkproxy-fence is gone' "$log"
+	fi
 	kill "-$signal" "$gkproxy_pid"
 	wait "$gkproxy_pid" || true
 	start_conf
 	touch "$dir/restarted"
+	if [ "$how" = killed ]; then
+		wait_for 30 "the next gkproxy waits" grep -q 'stale: waiting for the connections of the former' "$log"
+		touch "$dir/waits"
+	fi
 	wait "$writes_pid"
 }
 
 step "gkproxy is restarted"
 restarted TERM auto timeout 60 || fail "old bytes came back although gkproxy handed the device over"
 logged 'stale: /dev/ublkb[0-9]+ is taken over'
-step "gkproxy is killed, which ends the connections without a fence"
-restarted KILL auto timeout 0.1 || fail "no old byte came back without a fence: this test shows nothing"
+step "gkproxy is killed"
+restarted killed auto timeout 60 || fail "old bytes came back although gkproxy was only killed"
+restarted killed auto strict 0.1 || fail "old bytes came back in spite of the strict fence"
+step "gkproxy is killed, and nothing fences in time"
+restarted late auto timeout 0.1 || fail "no old byte came back without a fence: this test shows nothing"
+logged 'stale: not all connections of the former gkproxy are known to have ended'
+step "gkproxy is killed with what fences"
+restarted all auto timeout 60 || fail "no old byte came back without a fence: this test shows nothing"
+logged 'stale: not all connections of the former gkproxy are known to have ended'

@@ -50,6 +50,7 @@ survive() {
 	wait "$gkproxy_pid" 2>/dev/null || true
 	start_conf
 	logged 'ublkb0 is taken over'
+	fenced
 	tls_is "$mode"
 	wait "$fio_pid" || fail "fio saw an error"
 	same "$(counter errors)" 0 errors

@@ -181,7 +181,7 @@ nothing_left() {
 }
 
 no_gkproxy() {
-	! pidof gkproxy >/dev/null
+	! pidof gkproxy gkproxy-fence >/dev/null
 }
 
 # gkproxy_refuses REGEX: gkproxy ends with status 1 and one message, which matches REGEX (extended, without
@@ -205,6 +205,12 @@ status() {
 
 logged() {
 	grep -qE "$1" "$log" || fail "gkproxy's log has no line like '$1'"
+}
+
+# fenced: gkproxy has taken devices over from one that was killed, whose connections were all seen to end before.
+fenced() {
+	! grep -q 'connections of the former gkproxy \(did not\|are known\)' "$log" ||
+		fail "the connections of the former gkproxy were not seen to end"
 }
 
 # ---- data ----
