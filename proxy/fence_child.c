@@ -284,6 +284,11 @@ int gk_fence_child_take(const char *state_dir, const struct gk_device_config *co
 		       config->name);
 		return r;
 	}
+	/* Nor will there be some for what comes next. */
+	if (r == -EMFILE || r == -ENFILE) {
+		gk_log(GK_LOG_ERROR, "%s: cannot attach: %s", config->name, gk_strerror(r));
+		return r;
+	}
 	/* ENOENT: there is no fence process, and was none. */
 	if (r && r != -ENOENT)
 		gk_log(GK_LOG_WARNING, "%s: cannot lock %s: %s: %s", config->name, path, gk_strerror(r),

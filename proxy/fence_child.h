@@ -57,9 +57,10 @@ void gk_fence_child_drop_all(const char *name);
 /*
  * Waits until no process has connections of that device any more: fence_timeout and a little more,
  * and then goes on after a warning; with a strict fence for as long as it takes. 0, and *ret_lock_fd
- * is the caller's (-1: there is no fence, after a warning where one was to be expected), or
- * -ECANCELED: cancel_fd (-1: none) became readable. taken_over: the device is one that a former
- * daemon left: warns when not all of its connections' ends were seen.
+ * is the caller's (-1: there is no fence, after a warning where one was to be expected);
+ * -ECANCELED: cancel_fd (-1: none) became readable; or -EMFILE, -ENFILE; each after an error.
+ * taken_over: the device is one that a former daemon left: warns when not all of its connections'
+ * ends were seen.
  */
 int gk_fence_child_take(const char *state_dir, const struct gk_device_config *config, bool taken_over,
 			int cancel_fd, int *ret_lock_fd);

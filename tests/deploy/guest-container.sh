@@ -55,7 +55,10 @@ step "attach, format, mount, write"
 block tls "conf vol0" >"$conf"
 start_conf
 device=$(status '.devices[0].path')
-pid=$(pidof gkproxy)
+# Not gkproxy-fence, which is the same program.
+for pid in $(pidof gkproxy); do
+	[ "$(cat "/proc/$pid/comm")" != gkproxy ] || break
+done
 same "$(sed -n 's/^CapBnd:\t//p' "/proc/$pid/status")" 0000000001200000 "capabilities, SYS_ADMIN and SYS_RESOURCE"
 same "$(sed -n 's/^\(NoNewPrivs\|Seccomp\):\t//p' "/proc/$pid/status" | tr '\n' ' ')" "1 2 " "no new privileges, seccomp"
 same "$(status '.devices[0].state')" up "state"
