@@ -2,7 +2,6 @@
 /* The control socket and what clients may do to it: scripted clients on the other end, in this process. */
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -21,7 +20,6 @@
 #include <cmocka.h>
 
 #include "control.h"
-#include "control_ask.h"
 
 /* The clock that control.c sees, so that patience ends when a test says so. */
 static uint64_t skipped_ms;
@@ -630,55 +628,6 @@ static void noise_is_answered_line_by_line(void **state)
 	still_serves(rig);
 }
 
-/* -- what a client makes of a daemon -- */
-
-static char *last_words; /* of a daemon that hangs up in the middle of a request; NULL: none */
-
-static void *hang_up(void *arg)
-{
-	int listen_fd = *(int *)arg;
-	struct pollfd come = {.fd = listen_fd, .events = POLLIN};
-	int fd;
-
-	while (poll(&come, 1, -1) < 0)
-		;
-	fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC);
-	if (last_words)
-		(void)!send(fd, last_words, strlen(last_words), MSG_NOSIGNAL);
-	close(fd);
-	return NULL;
-}
-
-/* More than a socket holds, so that it is still being said when the daemon hangs up. */
-static void is_told(struct rig *rig, char *words, const char *want)
-{
-	size_t n = 4 << 20;
-	char *text = malloc(n + 1), why[256] = "";
-	pthread_t thread;
-	json_t *request;
-
-	memset(text, 'x', n);
-	text[n] = '\0';
-	last_words = words;
-	request = json_pack("{s:s}", "command", text);
-	assert_int_equal(pthread_create(&thread, NULL, hang_up, &rig->listen_fd), 0);
-	assert_null(gk_control_ask(rig->path, request, why, sizeof(why)));
-	pthread_join(thread, NULL);
-	if (!strstr(why, want))
-		fail_msg("'%s', expected '%s'", why, want);
-	json_decref(request);
-	free(text);
-}
-
-static void a_daemon_that_hangs_up_does_not_end_its_client(void **state)
-{
-	struct rig *rig = *state;
-	char words[] = "{\"ok\":false,\"error\":{\"message\":\"go away\"}}\n";
-
-	is_told(rig, NULL, "gave no answer");
-	is_told(rig, words, "go away");
-}
-
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -701,7 +650,6 @@ int main(void)
 		TEST(a_crowd_is_served),
 		TEST(idle_clients_give_way_to_new_ones),
 		TEST(without_descriptors_they_are_served_one_by_one),
-		TEST(a_daemon_that_hangs_up_does_not_end_its_client),
 		TEST(text_that_is_not_utf8_is_told_all_the_same),
 		TEST(noise_is_answered_line_by_line),
 	};

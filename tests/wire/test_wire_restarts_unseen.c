@@ -182,6 +182,15 @@ static enum gk_session_state state_of(struct rest *rest, unsigned int i)
 	return queue_of(rest)->sessions[i].state;
 }
 
+/* With a write that is not flushed. */
+static void lose_the_first(struct rest *rest)
+{
+	write_unflushed(rest);
+	hang_up(rest, 0);
+	while (state_of(rest, 0) == GK_SESSION_UP)
+		turn(rest);
+}
+
 /* The second connection is silent because nobody asks, and what is asked of it resets it. */
 static void an_idle_connection_is_no_proof_that_the_server_lived(void **state)
 {
@@ -189,10 +198,7 @@ static void an_idle_connection_is_no_proof_that_the_server_lived(void **state)
 
 	(void)state;
 	begin(&rest);
-	write_unflushed(&rest);
-	hang_up(&rest, 0);
-	while (state_of(&rest, 0) == GK_SESSION_UP)
-		turn(&rest);
+	lose_the_first(&rest);
 	while (state_of(&rest, 0) != GK_SESSION_UP) {
 		if (rest.peer[1] >= 0 && is_readable(rest.peer[1]))
 			hang_up(&rest, 1);
@@ -211,10 +217,7 @@ static void a_connection_that_answers_is(void **state)
 
 	(void)state;
 	begin(&rest);
-	write_unflushed(&rest);
-	hang_up(&rest, 0);
-	while (state_of(&rest, 0) == GK_SESSION_UP)
-		turn(&rest);
+	lose_the_first(&rest);
 	while (state_of(&rest, 0) != GK_SESSION_UP) {
 		if (is_readable(rest.peer[1])) {
 			assert_true(fake_take(rest.peer[1], &request));
