@@ -3,10 +3,12 @@
  * An NBD server without a disk: reads return zeroes, writes are thrown away. It is meant not to be
  * the bottleneck of a client: everything that one recv brings is answered by one send, large
  * payload is sent from the page cache and discarded inside the kernel. Every export name exists; a
- * decimal one is the size of its export in bytes.
+ * decimal one is the size of its export in bytes. With TLS (OpenSSL), clients must ask for it; the
+ * records of all replies to one receive go out by one send.
  *
- *   null_server [-p PORT | -u PATH]     127.0.0.1:PORT (0: a free one) or a Unix socket
+ *   null_server [-p PORT | -u PATH] [-c CERT -k KEY]
  *
+ * at 127.0.0.1:PORT (0: a free one) or a Unix socket, over TLS with this chain and key (PEM).
  * Prints "listening: URI" once it listens; SIGTERM ends it.
  */
 #include <arpa/inet.h>
@@ -14,6 +16,8 @@
 #include <err.h>
 #include <errno.h>
 #include <netinet/tcp.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -35,13 +39,25 @@
 #define ZERO_BYTES    (32 * 1024) /* stays in the first-level cache */
 #define LARGE_BYTES   (32 * 1024) /* from here on sendfile() beats a copy */
 #define PAGES_BYTES   (1024 * 1024)
+#define TLS_IN_BYTES  (128 * 1024) /* that one receive takes: more leaves the cache */
+#define TLS_OUT_BYTES (512 * 1024) /* ... send */
 
 static uint8_t zeroes[ZERO_BYTES];
 static int pages_fd; /* PAGES_BYTES of zeroes in the page cache */
+static SSL_CTX *tls; /* NULL: in the clear */
+
+/* A reply in one piece, for as few records as can be. */
+struct page {
+	struct nbd_simple_reply header;
+	uint8_t zeroes[PAGES_BYTES];
+};
 
 struct connection {
 	int fd;
 	bool tcp;
+	SSL *ssl;	   /* from STARTTLS on */
+	BIO *out;	   /* its buffer */
+	struct page *page; /* with TLS */
 	bool large_writes; /* the last batch had some: take little more than headers */
 	size_t rd;	   /* requests that wait are in[rd, wr) */
 	size_t wr;
@@ -52,14 +68,53 @@ struct connection {
 	struct nbd_simple_reply headers[OUT_IOVS];
 };
 
-static bool take(int fd, void *to, size_t len)
+static bool take(struct connection *c, void *to, size_t len)
 {
-	return recv(fd, to, len, MSG_WAITALL) == (ssize_t)len;
+	size_t n;
+
+	if (!c->ssl)
+		return recv(c->fd, to, len, MSG_WAITALL) == (ssize_t)len;
+	for (uint8_t *p = to; len; p += n, len -= n)
+		if (!SSL_read_ex(c->ssl, p, len, &n))
+			return false;
+	return true;
 }
 
-static bool give(int fd, const void *from, size_t len)
+static bool give(struct connection *c, const void *from, size_t len)
 {
-	return send(fd, from, len, MSG_NOSIGNAL) == (ssize_t)len;
+	size_t n;
+
+	if (!c->ssl)
+		return send(c->fd, from, len, MSG_NOSIGNAL) == (ssize_t)len;
+	return SSL_write_ex(c->ssl, from, len, &n) && BIO_flush(c->out) == 1;
+}
+
+/* ---- TLS ---- */
+
+static bool start_tls(struct connection *c)
+{
+	BIO *in = BIO_new_socket(c->fd, BIO_NOCLOSE);
+	BIO *socket = BIO_new_socket(c->fd, BIO_NOCLOSE);
+	SSL *ssl = SSL_new(tls);
+
+	c->out = BIO_new(BIO_f_buffer());
+	c->page = calloc(1, sizeof(*c->page));
+	if (!in || !socket || !ssl || !c->out || !c->page)
+		errx(1, "memory");
+	BIO_set_write_buffer_size(c->out, TLS_OUT_BYTES);
+	SSL_set_bio(ssl, in, BIO_push(c->out, socket));
+	c->ssl = ssl;
+	return SSL_accept(ssl) == 1 && BIO_flush(c->out) == 1;
+}
+
+static void load_tls(const char *cert, const char *key)
+{
+	tls = SSL_CTX_new(TLS_server_method());
+	if (!tls || SSL_CTX_use_certificate_chain_file(tls, cert) != 1 ||
+	    SSL_CTX_use_PrivateKey_file(tls, key, SSL_FILETYPE_PEM) != 1)
+		errx(1, "%s, %s: %s", cert, key, ERR_reason_error_string(ERR_peek_last_error()));
+	SSL_CTX_set_read_ahead(tls, 1);
+	SSL_CTX_set_default_read_buffer_len(tls, TLS_IN_BYTES);
 }
 
 /* ---- handshake ---- */
@@ -86,7 +141,8 @@ struct info_export {
 static const uint16_t export_flags =
 	NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_CAN_MULTI_CONN;
 
-static bool answer(int fd, uint32_t option, uint32_t type, const void *data, uint32_t len)
+static bool answer(struct connection *c, uint32_t option, uint32_t type, const void *data,
+		   uint32_t len)
 {
 	struct option_reply reply = {
 		.magic = htobe64(NBD_REP_MAGIC),
@@ -95,7 +151,7 @@ static bool answer(int fd, uint32_t option, uint32_t type, const void *data, uin
 		.length = htobe32(len),
 	};
 
-	return give(fd, &reply, sizeof(reply)) && (!len || give(fd, data, len));
+	return give(c, &reply, sizeof(reply)) && (!len || give(c, data, len));
 }
 
 static uint64_t size_of(const char *name, size_t len)
@@ -111,7 +167,7 @@ static uint64_t size_of(const char *name, size_t len)
 	return *end || size > INT64_MAX ? DEFAULT_BYTES : size;
 }
 
-static bool go(int fd, uint32_t option, const char *data, uint32_t len)
+static bool go(struct connection *c, uint32_t option, const char *data, uint32_t len)
 {
 	uint32_t name_len;
 	struct info_export info = {.type = htobe16(NBD_INFO_EXPORT),
@@ -124,11 +180,11 @@ static bool go(int fd, uint32_t option, const char *data, uint32_t len)
 	if (name_len > len - sizeof(name_len))
 		return false;
 	info.size = htobe64(size_of(data + sizeof(name_len), name_len));
-	return answer(fd, option, NBD_REP_INFO, &info, sizeof(info)) &&
-	       answer(fd, option, NBD_REP_ACK, NULL, 0);
+	return answer(c, option, NBD_REP_INFO, &info, sizeof(info)) &&
+	       answer(c, option, NBD_REP_ACK, NULL, 0);
 }
 
-static bool export_name(int fd, const char *name, uint32_t len, bool no_zeroes)
+static bool export_name(struct connection *c, const char *name, uint32_t len, bool no_zeroes)
 {
 	uint8_t reply[10 + 124] = {0};
 	uint64_t size = htobe64(size_of(name, len));
@@ -136,11 +192,11 @@ static bool export_name(int fd, const char *name, uint32_t len, bool no_zeroes)
 
 	memcpy(reply, &size, sizeof(size));
 	memcpy(reply + 8, &flags, sizeof(flags));
-	return give(fd, reply, no_zeroes ? 10 : sizeof(reply));
+	return give(c, reply, no_zeroes ? 10 : sizeof(reply));
 }
 
 /* True when the transmission phase begins. */
-static bool handshake(int fd)
+static bool handshake(struct connection *c)
 {
 	struct {
 		uint64_t magic;
@@ -155,30 +211,41 @@ static bool handshake(int fd)
 	struct option_header header;
 	uint32_t client_flags;
 
-	if (!give(fd, &hello, sizeof(hello)) || !take(fd, &client_flags, sizeof(client_flags)))
+	if (!give(c, &hello, sizeof(hello)) || !take(c, &client_flags, sizeof(client_flags)))
 		return false;
-	while (take(fd, &header, sizeof(header))) {
+	while (take(c, &header, sizeof(header))) {
 		uint32_t option = be32toh(header.option);
 		uint32_t len = be32toh(header.length);
 
 		if (be64toh(header.magic) != NBD_OPTION_MAGIC || len > sizeof(data) ||
-		    (len && !take(fd, data, len)))
+		    (len && !take(c, data, len)))
 			return false;
+		if (tls && !c->ssl && option != NBD_OPT_STARTTLS) {
+			if (!answer(c, option, NBD_REP_ERR_TLS_REQD, NULL, 0))
+				return false;
+			continue;
+		}
 		switch (option) {
 		case NBD_OPT_EXPORT_NAME:
-			return export_name(fd, data, len,
+			return export_name(c, data, len,
 					   be32toh(client_flags) & NBD_FLAG_C_NO_ZEROES);
 		case NBD_OPT_GO:
-			return go(fd, option, data, len);
+			return go(c, option, data, len);
 		case NBD_OPT_INFO:
-			if (!go(fd, option, data, len))
+			if (!go(c, option, data, len))
+				return false;
+			break;
+		case NBD_OPT_STARTTLS:
+			if (!answer(c, option, tls && !c->ssl ? NBD_REP_ACK : NBD_REP_ERR_UNSUP,
+				    NULL, 0) ||
+			    (tls && !c->ssl && !start_tls(c)))
 				return false;
 			break;
 		case NBD_OPT_ABORT:
-			answer(fd, option, NBD_REP_ACK, NULL, 0);
+			answer(c, option, NBD_REP_ACK, NULL, 0);
 			return false;
 		default:
-			if (!answer(fd, option, NBD_REP_ERR_UNSUP, NULL, 0))
+			if (!answer(c, option, NBD_REP_ERR_UNSUP, NULL, 0))
 				return false;
 		}
 	}
@@ -192,6 +259,8 @@ static bool flush(struct connection *c, int more)
 {
 	struct msghdr msg = {.msg_iov = c->iov, .msg_iovlen = c->n_iov};
 
+	if (c->ssl)
+		return BIO_flush(c->out) == 1;
 	while (msg.msg_iovlen) {
 		ssize_t sent = sendmsg(c->fd, &msg, MSG_NOSIGNAL | more);
 
@@ -226,6 +295,23 @@ static bool send_pages(struct connection *c, uint32_t len)
 	return true;
 }
 
+/* A reply as records, which gather until there is no more room, or flush(). */
+static bool encrypt(struct connection *c, const struct nbd_simple_reply *header, uint32_t payload)
+{
+	size_t room = sizeof(c->page->zeroes), n;
+
+	c->page->header = *header;
+	n = payload < room ? payload : room;
+	if (!SSL_write_ex(c->ssl, c->page, sizeof(*header) + n, &(size_t){0}))
+		return false;
+	for (payload -= (uint32_t)n; payload; payload -= (uint32_t)n) {
+		n = payload < room ? payload : room;
+		if (!SSL_write_ex(c->ssl, c->page->zeroes, n, &(size_t){0}))
+			return false;
+	}
+	return true;
+}
+
 static void add(struct connection *c, void *base, size_t len)
 {
 	struct iovec *last = c->n_iov ? &c->iov[c->n_iov - 1] : NULL;
@@ -246,6 +332,10 @@ static bool reply(struct connection *c, const struct nbd_request *request, uint3
 	header->magic = htobe32(NBD_SIMPLE_REPLY_MAGIC);
 	header->error = 0;
 	header->cookie = request->cookie;
+	if (c->ssl) {
+		c->n_headers = 0;
+		return encrypt(c, header, payload);
+	}
 	add(c, header, sizeof(*header));
 	if (payload >= LARGE_BYTES)
 		return flush(c, MSG_MORE) && send_pages(c, payload);
@@ -263,10 +353,17 @@ static bool discard(struct connection *c, uint32_t len)
 	len -= (uint32_t)here;
 	if (!len)
 		return true;
-	if (!flush(c, 0))
+	if (!c->ssl && !flush(c, 0))
 		return false;
 	c->rd = 0;
 	c->wr = 0;
+	while (c->ssl && len) {
+		size_t n;
+
+		if (!SSL_read_ex(c->ssl, c->in, len < sizeof(c->in) ? len : sizeof(c->in), &n))
+			return false;
+		len -= (uint32_t)n;
+	}
 	while (len) {
 		/* TCP throws it away and writes nothing; the buffer is for other sockets. */
 		size_t want = c->tcp || len < sizeof(c->in) ? len : sizeof(c->in);
@@ -299,7 +396,8 @@ static bool consume(struct connection *c)
 			break;
 		case NBD_CMD_WRITE:
 			c->large_writes |= len >= LARGE_BYTES;
-			ok = discard(c, len) && reply(c, &request, 0);
+			ok = discard(c, len) && reply(c, &request, 0) &&
+			     (!c->ssl || len < LARGE_BYTES || flush(c, 0));
 			break;
 		case NBD_CMD_FLUSH:
 			ok = reply(c, &request, 0);
@@ -313,10 +411,22 @@ static bool consume(struct connection *c)
 	return true;
 }
 
+/* More bytes, at most room; with TLS what a record brings, after the replies that wait are out. */
+static ssize_t receive(struct connection *c, size_t room)
+{
+	size_t n;
+
+	if (!c->ssl)
+		return recv(c->fd, c->in + c->wr, room, 0);
+	if (!SSL_has_pending(c->ssl) && !flush(c, 0))
+		return -1;
+	return SSL_read_ex(c->ssl, c->in + c->wr, room, &n) ? (ssize_t)n : -1;
+}
+
 static void *serve(void *arg)
 {
 	struct connection *c = arg;
-	bool ok = handshake(c->fd);
+	bool ok = handshake(c);
 
 	while (ok) {
 		size_t room;
@@ -326,18 +436,20 @@ static void *serve(void *arg)
 		c->wr -= c->rd;
 		c->rd = 0;
 		room = c->large_writes ? sizeof(struct nbd_request) : sizeof(c->in) - c->wr;
-		n = recv(c->fd, c->in + c->wr, room, 0);
+		n = receive(c, room);
 		if (n <= 0)
 			break;
 		c->wr += (size_t)n;
-		ok = consume(c) && flush(c, 0);
+		ok = consume(c) && (c->ssl || flush(c, 0));
 	}
+	SSL_free(c->ssl);
 	close(c->fd);
+	free(c->page);
 	free(c);
 	return NULL;
 }
 
-static int listen_tcp(const char *port)
+static int listen_tcp(const char *port, const char *scheme)
 {
 	struct sockaddr_in addr = {
 		.sin_family = AF_INET,
@@ -352,11 +464,11 @@ static int listen_tcp(const char *port)
 	    bind(fd, (struct sockaddr *)&addr, len) || listen(fd, 64) ||
 	    getsockname(fd, (struct sockaddr *)&addr, &len))
 		err(1, "127.0.0.1:%s", port);
-	printf("listening: nbd://127.0.0.1:%u/\n", ntohs(addr.sin_port));
+	printf("listening: %s://127.0.0.1:%u/\n", scheme, ntohs(addr.sin_port));
 	return fd;
 }
 
-static int listen_unix(const char *path)
+static int listen_unix(const char *path, const char *scheme)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -367,7 +479,7 @@ static int listen_unix(const char *path)
 	unlink(path);
 	if (fd < 0 || bind(fd, (struct sockaddr *)&addr, sizeof(addr)) || listen(fd, 64))
 		err(1, "%s", path);
-	printf("listening: nbd+unix:///?socket=%s\n", path);
+	printf("listening: %s+unix:///?socket=%s\n", scheme, path);
 	return fd;
 }
 
@@ -385,21 +497,34 @@ int main(int argc, char **argv)
 {
 	const char *port = "10809";
 	const char *path = NULL;
+	const char *cert = NULL;
+	const char *key = NULL;
+	const char *scheme = "nbd";
 	int listener;
 	int option;
 
-	while ((option = getopt(argc, argv, "p:u:")) != -1) {
+	while ((option = getopt(argc, argv, "p:u:c:k:")) != -1) {
 		if (option == 'p')
 			port = optarg;
 		else if (option == 'u')
 			path = optarg;
+		else if (option == 'c')
+			cert = optarg;
+		else if (option == 'k')
+			key = optarg;
 		else
-			errx(2, "usage: null_server [-p PORT | -u PATH]");
+			errx(2, "usage: null_server [-p PORT | -u PATH] [-c CERT -k KEY]");
+	}
+	if (!cert != !key)
+		errx(2, "-c and -k go together");
+	if (cert) {
+		load_tls(cert, key);
+		scheme = "nbds";
 	}
 	/* sendfile() has no MSG_NOSIGNAL. */
 	signal(SIGPIPE, SIG_IGN);
 	make_pages();
-	listener = path ? listen_unix(path) : listen_tcp(port);
+	listener = path ? listen_unix(path, scheme) : listen_tcp(port, scheme);
 	fflush(stdout);
 	for (;;) {
 		struct connection *c = calloc(1, sizeof(*c));

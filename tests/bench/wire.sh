@@ -15,8 +15,8 @@ usage() {
 	virtual machine: against nbdkit's memory plugin and against a server that does nothing. The subjects of
 	a job run one after the other in every round. Prints a table; the numbers are medians of the rounds.
 
-	  --tls        TLS instead, against nbdkit: the queue loop with TLS in user space beside nbdcopy (libnbd), and beside
-	               itself in nbd.ko's place behind the proxy process with which nbd-client does TLS
+	  --tls        TLS instead: the queue loop with TLS in user space beside nbdcopy (libnbd), and beside itself in
+	               nbd.ko's place behind the proxy process with which nbd-client does TLS
 	  --quick      one round of short runs of a few jobs: shows that all works, measures little
 	  --rounds N   default 3
 	  --seconds S  of each run, default 2, besides 0.5 to warm up
@@ -97,16 +97,17 @@ answers() {
 	nbdinfo --size "$1" >/dev/null 2>&1
 }
 
+# start_null QUERY OPTION...
 start_null() {
-	local deadline=$((SECONDS + 10)) uri
+	local deadline=$((SECONDS + 10)) query=$1 uri; shift
 
-	"${server[@]}" "$null_server" -p 0 >"$tmp/null" &
+	"${server[@]}" "$null_server" -p 0 "$@" >"$tmp/null" &
 	server_pids+=($!)
 	until uri=$(sed -n 's/^listening: //p' "$tmp/null") && [ -n "$uri" ]; do
 		[ "$SECONDS" -lt "$deadline" ] || die "null_server does not start"
 		sleep 0.02
 	done
-	uris[null]=$uri$export_bytes
+	uris[null]=$uri$export_bytes$query
 }
 
 # start_nbdkit WHICH QUERY OPTION...: nbdkit cannot be asked which port it found: a taken one makes it end,
@@ -131,8 +132,8 @@ start_nbdkit() {
 	die "nbdkit does not start: $(cat "$tmp/nbdkit")"
 }
 
-# Only with TLS, and only for clients that the authority vouches for.
-start_nbdkit_over_tls() {
+# Both only with TLS; nbdkit only for clients that the authority vouches for.
+start_over_tls() {
 	# shellcheck disable=SC2034 # tls.sh wants it
 	local dir=$tmp
 
@@ -146,7 +147,8 @@ start_nbdkit_over_tls() {
 	cp "$pki/ca.pem" "$tmp/client/ca-cert.pem"
 	cp "$pki/client.pem" "$tmp/client/client-cert.pem"
 	cp "$pki/client.key" "$tmp/client/client-key.pem"
-	start_nbdkit tls "?tls-certificates=$tmp/client" --tls=require --tls-certificates="$tmp/server" --tls-verify-peer
+	start_null "?tls-certificates=$tmp/client" -c "$pki/server.pem" -k "$pki/server.key"
+	start_nbdkit nbdkit "?tls-certificates=$tmp/client" --tls=require --tls-certificates="$tmp/server" --tls-verify-peer
 }
 
 # ---- one run of each subject: URI RW BYTES DEPTH; prints a measurement ----
@@ -172,8 +174,9 @@ run_gkproxy() {
 # socket pair, is our queue loop. CPU time is that of both; the proxy, which starts a session of its own, is known
 # by its arguments.
 run_nbdclient() {
-	local port=${1#*:*:} rw=$2 bs=$3 qd=$4 flag
+	local port=${1#*:*:} name rw=$2 bs=$3 qd=$4 flag
 
+	name=${port#*/} name=${name%%\?*}
 	port=${port%%/*}
 	flag=$(sequential_flag "$rw")
 	cat >"$tmp/in-nbd-kos-place" <<-END
@@ -184,7 +187,7 @@ run_nbdclient() {
 		echo "\$before \$("$cpu_ns" "\$proxy") \$(date +%s%N)" >"$tmp/in-nbd-kos-place.proxy"
 	END
 	IN_NBD_KOS_PLACE=". $tmp/in-nbd-kos-place" LD_PRELOAD=$build/tests/bench/in_nbd_kos_place.so \
-		nbd-client -nonetlink -nofork -N '' -certfile "$pki/client.pem" -keyfile "$pki/client.key" \
+		nbd-client -nonetlink -nofork -N "$name" -certfile "$pki/client.pem" -keyfile "$pki/client.key" \
 		-cacertfile "$pki/ca.pem" -tlshostname localhost 127.0.0.1 "$port" /dev/null \
 		>"$tmp/nbd-client" 2>&1 || die "nbd-client: $(cat "$tmp/nbd-client")"
 	jq --slurpfile proxy "$tmp/in-nbd-kos-place.proxy" \
@@ -316,12 +319,13 @@ done
 
 # Its data must not be holes for the server, nor zeroes for nbdcopy.
 head -c "$export_bytes" /dev/urandom >"$shm/source"
+servers=(null nbdkit)
 if [ -n "$tls" ]; then
-	servers=(tls) subjects=(nbdclient-1 gkproxy-user-1 nbdcopy-1)
-	start_nbdkit_over_tls
+	subjects=(nbdclient-1 gkproxy-user-1 nbdcopy-1)
+	start_over_tls
 else
-	servers=(null nbdkit) subjects=(libnbd-fio-1 gkproxy-copy-1 nbdcopy-1)
-	start_null
+	subjects=(libnbd-fio-1 gkproxy-copy-1 nbdcopy-1)
+	start_null ''
 	start_nbdkit nbdkit ''
 fi
 nbdcopy --allocated --sparse=0 "$shm/source" "${uris[${servers[-1]}]}"
