@@ -12,11 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TLS_KEY_UPDATE 24 /* handshake message, RFC 8446 4.6.3 */
-#define TLS_ALERT      21 /* record type */
+#include "tls_records.h"
 
-__attribute__((format(printf, 3, 4))) static int fail(struct gk_tls *tls, int error,
-						      const char *format, ...)
+int gk_tls_fail(struct gk_tls *tls, int error, const char *format, ...)
 {
 	va_list args;
 
@@ -132,7 +130,7 @@ static void note_message(int write_p, int version, int type, const void *buf, si
 	const uint8_t *bytes = buf;
 
 	(void)version, (void)ssl;
-	if (type == SSL3_RT_HANDSHAKE && len && bytes[0] == TLS_KEY_UPDATE)
+	if (type == SSL3_RT_HANDSHAKE && len && bytes[0] == GK_TLS_MESSAGE_KEY_UPDATE)
 		tls->rekeyed = true;
 	if (type == SSL3_RT_ALERT && !write_p && len == 2) {
 		if (bytes[1] == SSL_AD_CLOSE_NOTIFY)
@@ -171,6 +169,7 @@ void gk_tls_free(struct gk_tls *tls)
 	if (!tls)
 		return;
 	SSL_free(tls->ssl);
+	gk_tls_records_end(tls->records);
 	free(tls->out);
 	OPENSSL_cleanse(tls, sizeof(*tls));
 	free(tls);
@@ -240,34 +239,38 @@ static int not_verified(struct gk_tls *tls)
 	switch (bad->verdict) {
 	case X509_V_ERR_HOSTNAME_MISMATCH:
 	case X509_V_ERR_IP_ADDRESS_MISMATCH:
-		return fail(tls, -EACCES,
-			    "the server's certificate (of %s) is not for \"%.200s\": use a name that "
-			    "stands in it, or set tls.hostname to one",
-			    bad->subject, gk_tls_context_hostname(tls->context));
+		return gk_tls_fail(
+			tls, -EACCES,
+			"the server's certificate (of %s) is not for \"%.200s\": use a name that "
+			"stands in it, or set tls.hostname to one",
+			bad->subject, gk_tls_context_hostname(tls->context));
 	case X509_V_ERR_CERT_HAS_EXPIRED:
-		return fail(tls, -EACCES,
-			    "the certificate of %s has expired on %s: renew it on the server; is "
-			    "this host's clock right?",
-			    bad->subject, bad->end);
+		return gk_tls_fail(
+			tls, -EACCES,
+			"the certificate of %s has expired on %s: renew it on the server; is "
+			"this host's clock right?",
+			bad->subject, bad->end);
 	case X509_V_ERR_CERT_NOT_YET_VALID:
-		return fail(tls, -EACCES,
-			    "the certificate of %s is valid only from %s on: is this host's clock "
-			    "right?",
-			    bad->subject, bad->begin);
+		return gk_tls_fail(
+			tls, -EACCES,
+			"the certificate of %s is valid only from %s on: is this host's clock "
+			"right?",
+			bad->subject, bad->begin);
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
 	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
 	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
 	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
 	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
 	case X509_V_ERR_CERT_SIGNATURE_FAILURE:
-		return fail(tls, -EACCES,
-			    "the server's certificate was issued by an authority that is not "
-			    "trusted here (%s): set tls.ca to the certificate of the authority that "
-			    "issued it",
-			    bad->issuer);
+		return gk_tls_fail(
+			tls, -EACCES,
+			"the server's certificate was issued by an authority that is not "
+			"trusted here (%s): set tls.ca to the certificate of the authority that "
+			"issued it",
+			bad->issuer);
 	default:
-		return fail(tls, -EACCES, "the server's certificate is refused: %s",
-			    X509_verify_cert_error_string(bad->verdict));
+		return gk_tls_fail(tls, -EACCES, "the server's certificate is refused: %s",
+				   X509_verify_cert_error_string(bad->verdict));
 	}
 }
 
@@ -276,21 +279,24 @@ static int had_alert(struct gk_tls *tls)
 	const char *name = gk_tls_alert_name(tls->alert);
 
 	if (gk_tls_context_is_psk(tls->context))
-		return fail(tls, -EACCES,
-			    "the server refuses the pre-shared key (alert \"%s\"): does it know the "
-			    "user, with the same key as tls.psk_file, and does it use keys at all?",
-			    name);
+		return gk_tls_fail(
+			tls, -EACCES,
+			"the server refuses the pre-shared key (alert \"%s\"): does it know the "
+			"user, with the same key as tls.psk_file, and does it use keys at all?",
+			name);
 	if (tls->alert == SSL_AD_PROTOCOL_VERSION || tls->alert == SSL_AD_HANDSHAKE_FAILURE ||
 	    tls->alert == SSL_AD_INSUFFICIENT_SECURITY)
-		return fail(tls, -ENOTSUP,
-			    "the server shares no TLS version or cipher with this configuration "
-			    "(alert \"%s\"): compare tls.min_version and tls.ciphers; or it wants a "
-			    "client certificate (tls.cert, tls.key), or a key (tls.psk_file)",
-			    name);
-	return fail(tls, -EACCES,
-		    "the server ends the TLS handshake with the alert \"%s\": does it want a client "
-		    "certificate (tls.cert, tls.key), or another one?",
-		    name);
+		return gk_tls_fail(
+			tls, -ENOTSUP,
+			"the server shares no TLS version or cipher with this configuration "
+			"(alert \"%s\"): compare tls.min_version and tls.ciphers; or it wants a "
+			"client certificate (tls.cert, tls.key), or a key (tls.psk_file)",
+			name);
+	return gk_tls_fail(
+		tls, -EACCES,
+		"the server ends the TLS handshake with the alert \"%s\": does it want a client "
+		"certificate (tls.cert, tls.key), or another one?",
+		name);
 }
 
 static int handshake_failed(struct gk_tls *tls)
@@ -298,30 +304,31 @@ static int handshake_failed(struct gk_tls *tls)
 	if (tls->alert >= 0)
 		return had_alert(tls);
 	if (tls->bad_cert.verdict && gk_tls_context_is_psk(tls->context))
-		return fail(tls, -EACCES,
-			    "the server answers with a certificate instead of the pre-shared key: "
-			    "start it with keys, or set tls.ca instead of tls.psk_file");
+		return gk_tls_fail(
+			tls, -EACCES,
+			"the server answers with a certificate instead of the pre-shared key: "
+			"start it with keys, or set tls.ca instead of tls.psk_file");
 	if (tls->bad_cert.verdict)
 		return not_verified(tls);
 	switch (ERR_GET_REASON(ERR_peek_last_error())) {
 	case SSL_R_UNSUPPORTED_PROTOCOL:
 	case SSL_R_WRONG_SSL_VERSION:
 	case SSL_R_VERSION_TOO_LOW:
-		return fail(tls, -ENOTSUP,
-			    "the server has only TLS versions that tls.min_version forbids");
+		return gk_tls_fail(tls, -ENOTSUP,
+				   "the server has only TLS versions that tls.min_version forbids");
 	}
-	return fail(tls, -EPROTO, "the TLS handshake failed: %s", openssl_reason());
+	return gk_tls_fail(tls, -EPROTO, "the TLS handshake failed: %s", openssl_reason());
 }
 
 /* After the handshake. */
-static int failed(struct gk_tls *tls)
+int gk_tls_failed(struct gk_tls *tls)
 {
 	if (tls->overflow)
-		return fail(tls, -EPROTO, "the server wants more said of TLS than is sound");
+		return gk_tls_fail(tls, -EPROTO, "the server wants more said of TLS than is sound");
 	if (tls->alert >= 0)
-		return fail(tls, -ECONNRESET, "the server ended TLS with the alert \"%s\"",
-			    gk_tls_alert_name(tls->alert));
-	return fail(tls, -EPROTO, "not a valid TLS record: %s", openssl_reason());
+		return gk_tls_fail(tls, -ECONNRESET, "the server ended TLS with the alert \"%s\"",
+				   gk_tls_alert_name(tls->alert));
+	return gk_tls_fail(tls, -EPROTO, "not a valid TLS record: %s", openssl_reason());
 }
 
 /* -- the handshake -- */
@@ -355,7 +362,8 @@ static int collect(struct gk_tls *tls, const uint8_t *bytes, size_t len, size_t 
 		size_t n = gk_tls_missing(tls);
 
 		if (n > GK_TLS_MAX_RECORD_BYTES - tls->have)
-			return fail(tls, -EPROTO, "the server sends a TLS record that is too long");
+			return gk_tls_fail(tls, -EPROTO,
+					   "the server sends a TLS record that is too long");
 		if (n > len - used)
 			n = len - used;
 		memcpy(tls->record + tls->have, bytes + used, n);
@@ -363,8 +371,9 @@ static int collect(struct gk_tls *tls, const uint8_t *bytes, size_t len, size_t 
 		used += n;
 		*ret_used = used;
 		if (!looks_like_tls(tls))
-			return fail(tls, -EPROTO,
-				    "the server does not answer with TLS: is it what it should be?");
+			return gk_tls_fail(
+				tls, -EPROTO,
+				"the server does not answer with TLS: is it what it should be?");
 	}
 	if (!whole(tls))
 		return -EAGAIN;
@@ -390,7 +399,8 @@ static int handshake_step(struct gk_tls *tls)
 	r = SSL_do_handshake(tls->ssl);
 	if (r == 1) {
 		if (gk_tls_context_is_psk(tls->context) && !used_psk(tls))
-			return fail(tls, -EACCES, "the server did not use the pre-shared key");
+			return gk_tls_fail(tls, -EACCES,
+					   "the server did not use the pre-shared key");
 		tls->up = true;
 		tls->sent_before = tls->sent.records;
 		tls->received_before = tls->received.records;
@@ -428,6 +438,7 @@ int gk_tls_handshake(struct gk_tls *tls, const void *bytes, size_t len, size_t *
 
 int gk_tls_collect(struct gk_tls *tls, const void *bytes, size_t len, size_t *ret_used)
 {
+	assert(!tls->records);
 	*ret_used = 0;
 	return collect(tls, bytes, len, ret_used);
 }
@@ -444,19 +455,21 @@ ssize_t gk_tls_read(struct gk_tls *tls, void *buf, size_t len)
 	size_t n = 0;
 	ssize_t r;
 
+	if (tls->records && tls->records->open.cipher)
+		return gk_tls_records_read(tls, buf, len);
 	ERR_clear_error();
 	if (SSL_read_ex(tls->ssl, buf, len, &n)) {
 		r = (ssize_t)n;
 	} else {
 		switch (SSL_get_error(tls->ssl, 0)) {
 		case SSL_ERROR_WANT_READ:
-			r = tls->overflow ? failed(tls) : -EAGAIN;
+			r = tls->overflow ? gk_tls_failed(tls) : -EAGAIN;
 			break;
 		case SSL_ERROR_ZERO_RETURN:
 			r = 0;
 			break;
 		default:
-			r = failed(tls);
+			r = gk_tls_failed(tls);
 		}
 	}
 	ERR_clear_error();
@@ -465,7 +478,8 @@ ssize_t gk_tls_read(struct gk_tls *tls, void *buf, size_t len)
 
 bool gk_tls_pending(const struct gk_tls *tls)
 {
-	return SSL_has_pending(tls->ssl) || tls->in_len || tls->have;
+	return SSL_has_pending(tls->ssl) || tls->in_len || tls->have ||
+	       (tls->records && tls->records->from < tls->records->to);
 }
 
 int gk_tls_write(struct gk_tls *tls, const void *bytes, size_t len)
@@ -473,9 +487,11 @@ int gk_tls_write(struct gk_tls *tls, const void *bytes, size_t len)
 	size_t n = 0;
 	int r = 0;
 
+	if (tls->records && tls->records->seal.cipher)
+		return gk_tls_records_write(tls, bytes, len);
 	ERR_clear_error();
 	if (len && !SSL_write_ex(tls->ssl, bytes, len, &n))
-		r = failed(tls);
+		r = gk_tls_failed(tls);
 	assert(r || n == len);
 	ERR_clear_error();
 	return r;
@@ -483,6 +499,10 @@ int gk_tls_write(struct gk_tls *tls, const void *bytes, size_t len)
 
 void gk_tls_close(struct gk_tls *tls)
 {
+	if (tls->records && tls->records->seal.cipher) {
+		gk_tls_records_close(tls);
+		return;
+	}
 	ERR_clear_error();
 	if (tls->up)
 		(void)SSL_shutdown(tls->ssl);
@@ -492,19 +512,21 @@ void gk_tls_close(struct gk_tls *tls)
 int gk_tls_eof(struct gk_tls *tls)
 {
 	if (!tls->up && gk_tls_context_is_psk(tls->context))
-		return fail(tls, -ECONNRESET,
-			    "the server closed the connection in the TLS handshake without a word: "
-			    "does it know the user, with the same key as tls.psk_file, and does it "
-			    "use keys at all?");
+		return gk_tls_fail(
+			tls, -ECONNRESET,
+			"the server closed the connection in the TLS handshake without a word: "
+			"does it know the user, with the same key as tls.psk_file, and does it "
+			"use keys at all?");
 	if (!tls->up)
-		return fail(tls, -ECONNRESET,
-			    "the server closed the connection in the TLS handshake without a word: "
-			    "its log may say why; does it want a client certificate (tls.cert, "
-			    "tls.key), another one, or a pre-shared key?");
+		return gk_tls_fail(
+			tls, -ECONNRESET,
+			"the server closed the connection in the TLS handshake without a word: "
+			"its log may say why; does it want a client certificate (tls.cert, "
+			"tls.key), another one, or a pre-shared key?");
 	if (tls->ended)
-		return fail(tls, -ECONNRESET, "the server closed the connection");
-	return fail(tls, -ECONNRESET,
-		    "the connection was cut: it ended without TLS's close_notify");
+		return gk_tls_fail(tls, -ECONNRESET, "the server closed the connection");
+	return gk_tls_fail(tls, -ECONNRESET,
+			   "the connection was cut: it ended without TLS's close_notify");
 }
 
 const char *gk_tls_version(const struct gk_tls *tls)

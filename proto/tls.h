@@ -24,12 +24,24 @@
 /* Those as records, and room for what the protocol itself has to say. */
 #define GK_TLS_OUT_BYTES	(GK_TLS_WRITE_BYTES + 2 * GK_TLS_MAX_RECORD_BYTES)
 
+/* RFC 8446: record types (5.1), messages of the handshake (4), alerts (6). */
+enum {
+	GK_TLS_RECORD_ALERT = 21,
+	GK_TLS_RECORD_HANDSHAKE = 22,
+	GK_TLS_RECORD_DATA = 23,
+	GK_TLS_MESSAGE_TICKET = 4,
+	GK_TLS_MESSAGE_KEY_UPDATE = 24,
+	GK_TLS_ALERT_WARNING = 1,
+	GK_TLS_ALERT_CLOSE_NOTIFY = 0,
+	GK_TLS_ALERT_USER_CANCELED = 90,
+};
+
 /* How to talk to a server. All strings may be "", and must outlive gk_tls_context_new() only. */
 struct gk_tls_options {
-	bool verify;	      /* the server's chain and name; psk needs no certificate */
-	bool only_1_3;	      /* refuse TLS 1.2 */
-	const char *ca;	      /* PEM file or hashed folder of authorities; "": the system's */
-	const char *cert;     /* PEM: ours with its chain, and its key */
+	bool verify;	  /* the server's chain and name; psk needs no certificate */
+	bool only_1_3;	  /* refuse TLS 1.2 */
+	const char *ca;	  /* PEM file or hashed folder of authorities; "": the system's */
+	const char *cert; /* PEM: ours with its chain, and its key */
 	const char *key;
 	const char *psk_file; /* lines "user:hexadecimal key"; not "": PSK, no certificates */
 	const char *psk_user; /* "": the file has only one */
@@ -47,14 +59,15 @@ int gk_tls_context_new(const struct gk_tls_options *options, char *why, size_t s
 		       struct gk_tls_context **ret_context);
 void gk_tls_context_free(struct gk_tls_context *context);
 
-/* What somebody should be told at every connect: no verification, a key that all may read; or "". */
+/* What somebody should be told at every connect: no verification, a key that all may read; or "".
+ */
 const char *gk_tls_context_warning(const struct gk_tls_context *context);
 
 /* Counts whole records in a stream of them. */
 struct gk_tls_count {
 	uint64_t records;
-	unsigned int have;   /* bytes of the header */
-	size_t left;	     /* bytes of the record that follow */
+	unsigned int have; /* bytes of the header */
+	size_t left;	   /* bytes of the record that follow */
 	uint8_t header[GK_TLS_HEADER_BYTES];
 };
 
@@ -74,19 +87,20 @@ struct gk_tls {
 	char why[GK_TLS_WHY_BYTES]; /* after a failure: a sentence, printable, one line */
 
 	struct ssl_st *ssl;
+	struct gk_tls_records *records;	      /* after gk_tls_offload(); NULL: OpenSSL makes them */
 	const struct gk_tls_context *context; /* until the handshake is done */
 	const uint8_t *in;		      /* what OpenSSL may still read */
 	size_t in_len;
 	size_t have; /* bytes of the record that is being collected */
 	struct gk_tls_count sent, received;
 	uint64_t sent_before, received_before; /* at the end of the handshake */
-	bool up;	 /* the handshake is done */
-	bool rekeyed;	 /* since then: the kernel could not be told the keys */
-	bool overflow;	 /* OpenSSL had more to say than out holds */
-	bool ended;	 /* close_notify came */
+	bool up;			       /* the handshake is done */
+	bool rekeyed;  /* since then: the kernel could not be told the keys */
+	bool overflow; /* OpenSSL had more to say than out holds */
+	bool ended;    /* close_notify came */
 	struct gk_tls_bad_cert bad_cert;
-	int alert;	 /* fatal, from the server; -1 */
-	uint8_t secret[2][64]; /* TLS 1.3: of our and of the server's records; ktls.c */
+	int alert;	       /* fatal, from the server; -1 */
+	uint8_t secret[2][64]; /* TLS 1.3: of our and of the server's records; tls_keys.c */
 	size_t secret_len;
 	uint8_t record[GK_TLS_MAX_RECORD_BYTES];
 };
@@ -161,6 +175,8 @@ const char *gk_tls_alert_name(int alert);
  * kernel (Linux Documentation/networking/tls.rst); output must have been sent and nothing may be
  * pending. Returns the directions that the kernel has taken: for those the socket is a plain one
  * from now on, and tls must not be used. 0 when cipher, kernel or socket do not have it.
+ *
+ * In the other directions tls goes on as before, with records of our own where tls_records.c can.
  */
 unsigned int gk_tls_offload(struct gk_tls *tls, int fd, unsigned int wanted);
 
@@ -168,7 +184,8 @@ unsigned int gk_tls_offload(struct gk_tls *tls, int fd, unsigned int wanted);
 uint64_t gk_tls_sent_records(const struct gk_tls *tls);
 uint64_t gk_tls_received_records(const struct gk_tls *tls);
 
-/* tls_context.c, for tls.c: a connection with the context's settings; arg goes to SSL_set_app_data(). */
+/* tls_context.c, for tls.c: a connection with the context's settings; arg goes to
+ * SSL_set_app_data(). */
 struct ssl_st *gk_tls_context_open(const struct gk_tls_context *context, void *arg);
 bool gk_tls_context_is_psk(const struct gk_tls_context *context);
 const char *gk_tls_context_hostname(const struct gk_tls_context *context);
@@ -177,7 +194,7 @@ const char *gk_tls_context_hostname(const struct gk_tls_context *context);
 struct x509_store_ctx_st;
 int gk_tls_verified(int good, struct x509_store_ctx_st *store);
 
-/* ktls.c, for tls_context.c: a line of OpenSSL's key log. */
+/* tls_keys.c, for tls_context.c: a line of OpenSSL's key log. */
 void gk_tls_note_secret(const struct ssl_st *ssl, const char *line);
 
 #endif

@@ -15,14 +15,6 @@
 #define SOL_TLS 282
 #endif
 
-/* Record types and messages of RFC 8446, 5.1 and 4. */
-#define RECORD_ALERT		   21
-#define RECORD_HANDSHAKE	   22
-#define ALERT_CLOSE_NOTIFY	   0
-#define ALERT_WARNING		   1
-#define HANDSHAKE_NEW_SESSION_TICKET 4
-#define HANDSHAKE_KEY_UPDATE	   24
-
 struct gk_tls_stream *gk_tls_stream_new(struct gk_tls *tls, unsigned int ktls)
 {
 	struct gk_tls_stream *stream = malloc(sizeof(*stream));
@@ -62,7 +54,8 @@ const char *gk_tls_stream_mode(const char *version, unsigned int ktls)
 	}
 }
 
-/* Each record costs an authentication and some 22 bytes: headers share one, payload fills its own. */
+/* Each record costs an authentication and some 22 bytes: headers share one, payload fills its own.
+ */
 int gk_tls_stream_encrypt(struct gk_tls_stream *stream, const struct iovec *iov, size_t n)
 {
 	size_t gathered = 0, room = GK_TLS_WRITE_BYTES - stream->covers;
@@ -105,11 +98,11 @@ static int handshake_messages(const uint8_t *bytes, size_t len, const char **ret
 	while (len >= 4) {
 		size_t n = 4 + ((size_t)bytes[1] << 16 | (size_t)bytes[2] << 8 | bytes[3]);
 
-		if (bytes[0] == HANDSHAKE_KEY_UPDATE) {
+		if (bytes[0] == GK_TLS_MESSAGE_KEY_UPDATE) {
 			*ret_why = GK_TLS_REKEYED;
 			return -EAGAIN;
 		}
-		if (bytes[0] != HANDSHAKE_NEW_SESSION_TICKET || n > len)
+		if (bytes[0] != GK_TLS_MESSAGE_TICKET || n > len)
 			break;
 		bytes += n;
 		len -= n;
@@ -143,10 +136,10 @@ int gk_tls_stream_control(int fd, char *buf, size_t size, const char **ret_why)
 	if (!cmsg || cmsg->cmsg_level != SOL_TLS || cmsg->cmsg_type != TLS_GET_RECORD_TYPE)
 		return -EIO;
 	switch (*CMSG_DATA(cmsg)) {
-	case RECORD_HANDSHAKE:
+	case GK_TLS_RECORD_HANDSHAKE:
 		return handshake_messages(bytes, (size_t)n, ret_why);
-	case RECORD_ALERT:
-		if (n == 2 && bytes[1] == ALERT_CLOSE_NOTIFY)
+	case GK_TLS_RECORD_ALERT:
+		if (n == 2 && bytes[1] == GK_TLS_ALERT_CLOSE_NOTIFY)
 			return 1;
 		snprintf(buf, size, "the server ended TLS with the alert \"%s\"",
 			 n == 2 ? gk_tls_alert_name(bytes[1]) : "of the wrong length");
@@ -170,7 +163,7 @@ static void send_close_notify(int fd)
 		char space[CMSG_SPACE(sizeof(unsigned char))];
 		struct cmsghdr align;
 	} control = {0};
-	uint8_t alert[2] = {ALERT_WARNING, ALERT_CLOSE_NOTIFY};
+	uint8_t alert[2] = {GK_TLS_ALERT_WARNING, GK_TLS_ALERT_CLOSE_NOTIFY};
 	struct iovec iov = {.iov_base = alert, .iov_len = sizeof(alert)};
 	struct msghdr msg = {
 		.msg_iov = &iov,
@@ -183,7 +176,7 @@ static void send_close_notify(int fd)
 	cmsg->cmsg_level = SOL_TLS;
 	cmsg->cmsg_type = TLS_SET_RECORD_TYPE;
 	cmsg->cmsg_len = CMSG_LEN(sizeof(unsigned char));
-	*CMSG_DATA(cmsg) = RECORD_ALERT;
+	*CMSG_DATA(cmsg) = GK_TLS_RECORD_ALERT;
 	(void)!sendmsg(fd, &msg, MSG_DONTWAIT | MSG_NOSIGNAL);
 }
 
@@ -198,6 +191,5 @@ void gk_tls_stream_goodbye(struct gk_session *session, const void *disc, size_t 
 	}
 	if (gk_tls_write(stream->tls, disc, len) == 0)
 		gk_tls_close(stream->tls);
-	send_now(session->fd, stream->tls->out + stream->sent,
-		 stream->tls->out_len - stream->sent);
+	send_now(session->fd, stream->tls->out + stream->sent, stream->tls->out_len - stream->sent);
 }

@@ -48,6 +48,8 @@ void tls_server_begin(struct tls_server *s, const struct tls_ca *ca,
 		SSL_CTX_set_min_proto_version(s->ctx, wish->min_version);
 	if (wish->ciphers)
 		assert_true(SSL_CTX_set_cipher_list(s->ctx, wish->ciphers));
+	if (wish->suites)
+		assert_true(SSL_CTX_set_ciphersuites(s->ctx, wish->suites));
 	if (wish->wants_client) {
 		SSL_CTX_set_verify(s->ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
 		assert_true(SSL_CTX_load_verify_file(s->ctx, tls_ca_path(ca, "ca.pem")));
@@ -139,4 +141,24 @@ int tls_server_shake_hands(struct tls_server *s, struct gk_tls *tls, size_t piec
 	tls_server_hear(s, tls);
 	(void)SSL_do_handshake(s->ssl);
 	return r;
+}
+
+void tls_pair_begin(struct tls_pair *p, const struct tls_ca *ca, const struct tls_server_wish *wish,
+		    size_t piece)
+{
+	struct gk_tls_options options = tls_server_options(ca, "disk.example");
+
+	p->context = tls_server_context(&options);
+	p->tls = gk_tls_new(p->context);
+	assert_non_null(p->tls);
+	tls_server_begin(&p->s, ca, wish);
+	assert_int_equal(tls_server_shake_hands(&p->s, p->tls, piece), 0);
+	assert_true(SSL_is_init_finished(p->s.ssl));
+}
+
+void tls_pair_end(struct tls_pair *p)
+{
+	gk_tls_free(p->tls);
+	gk_tls_context_free(p->context);
+	tls_server_end(&p->s);
 }

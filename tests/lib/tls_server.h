@@ -27,8 +27,9 @@ struct tls_server_wish {
 	const struct tls_ca *issuer; /* of it; NULL: the authority that is given */
 	int max_version;
 	int min_version;
-	const char *ciphers;
-	bool wants_client; /* with a certificate of the authority that is given */
+	const char *ciphers; /* of TLS 1.2 */
+	const char *suites;  /* of TLS 1.3 */
+	bool wants_client;   /* with a certificate of the authority that is given */
 	bool psk;
 };
 
@@ -51,5 +52,16 @@ size_t tls_server_said(struct tls_server *s, void *buf, size_t size);
 
 /* The whole handshake in pieces of that size; the client's result. */
 int tls_server_shake_hands(struct tls_server *s, struct gk_tls *tls, size_t piece);
+
+/* Our side of a connection that is up, and its server, who is disk.example. */
+struct tls_pair {
+	struct gk_tls_context *context;
+	struct gk_tls *tls;
+	struct tls_server s;
+};
+
+void tls_pair_begin(struct tls_pair *p, const struct tls_ca *ca, const struct tls_server_wish *wish,
+		    size_t piece);
+void tls_pair_end(struct tls_pair *p);
 
 #endif

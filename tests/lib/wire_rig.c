@@ -26,7 +26,7 @@ bool rig_unavailable(void)
 
 void rig_quiet(void)
 {
-	gk_log_set_level((enum gk_log_level)-1);
+	gk_log_set_level((enum gk_log_level) - 1);
 }
 
 void rig_begin(struct rig *rig, const struct rig_options *options)
@@ -81,7 +81,9 @@ void rig_end(struct rig *rig)
 /* TLS over our end of a connection; the server's end gives way to one behind TLS. */
 static void secure(struct rig *rig, unsigned int session, int fd, struct gk_session_facts *facts)
 {
-	unsigned int wanted = rig->options.ktls_send ? GK_TLS_SEND : GK_TLS_SEND | GK_TLS_RECV;
+	unsigned int wanted = !rig->options.ktls       ? 0
+			      : rig->options.ktls_send ? GK_TLS_SEND
+						       : GK_TLS_SEND | GK_TLS_RECV;
 	struct gk_tls *tls;
 
 	rig->tls[session] = tls_peer_new(rig->peer[session], getenv("GK_RIG_TLS"));
@@ -89,10 +91,8 @@ static void secure(struct rig *rig, unsigned int session, int fd, struct gk_sess
 	tls = tls_peer_connect(fd);
 	facts->tls_version = gk_tls_version(tls);
 	facts->tls_cipher = gk_tls_cipher(tls);
-	if (rig->options.ktls) {
-		facts->ktls = gk_tls_offload(tls, fd, wanted);
-		assert_int_equal(facts->ktls, wanted);
-	}
+	facts->ktls = gk_tls_offload(tls, fd, wanted);
+	assert_int_equal(facts->ktls, wanted);
 	if (facts->ktls & GK_TLS_RECV) {
 		gk_tls_free(tls);
 	} else {
@@ -270,8 +270,8 @@ void rig_answer(struct rig *rig, unsigned int session, const struct fake_request
 	if (request->type != NBD_CMD_READ) {
 		fake_put_simple(&reply, request->cookie, 0);
 	} else if (rig->options.structured) {
-		fake_put_data(&reply, NBD_REPLY_FLAG_DONE, request->cookie, request->offset, content,
-			      request->length);
+		fake_put_data(&reply, NBD_REPLY_FLAG_DONE, request->cookie, request->offset,
+			      content, request->length);
 	} else {
 		fake_put_simple(&reply, request->cookie, 0);
 		fake_put(&reply, content, request->length);

@@ -22,36 +22,15 @@ static void assert_says(const struct gk_tls *tls, const char *part)
 		fail_msg("\"%s\" does not say \"%s\"", tls->why, part);
 }
 
-/* A connection that is up, and its server. */
-struct pair {
-	struct gk_tls_context *context;
-	struct gk_tls *tls;
-	struct tls_server s;
-};
-
-static void pair_begin(struct pair *p, int version, size_t piece)
+static void pair_begin(struct tls_pair *p, int version, size_t piece)
 {
-	struct gk_tls_options options = tls_server_options(&ca, "disk.example");
-	struct tls_server_wish wish = {.cert = "server", .max_version = version};
-
-	p->context = tls_server_context(&options);
-	p->tls = gk_tls_new(p->context);
-	assert_non_null(p->tls);
-	tls_server_begin(&p->s, &ca, &wish);
-	assert_int_equal(tls_server_shake_hands(&p->s, p->tls, piece), 0);
-	assert_true(SSL_is_init_finished(p->s.ssl));
-}
-
-static void pair_end(struct pair *p)
-{
-	gk_tls_free(p->tls);
-	gk_tls_context_free(p->context);
-	tls_server_end(&p->s);
+	tls_pair_begin(p, &ca, &(struct tls_server_wish){.cert = "server", .max_version = version},
+		       piece);
 }
 
 /* Takes the server's records in pieces; appends what is in them to buf. The last result of a read.
  */
-static ssize_t drain(struct pair *p, size_t piece, uint8_t *buf, size_t *n)
+static ssize_t drain(struct tls_pair *p, size_t piece, uint8_t *buf, size_t *n)
 {
 	uint8_t bytes[40000];
 	ssize_t got = -EAGAIN;
@@ -88,7 +67,7 @@ static void pieces_of_any_size_are_the_same_stream(void **state)
 	for (int v = 0; v < 2; v++) {
 		for (size_t i = 0; i < sizeof(pieces) / sizeof(pieces[0]); i++) {
 			size_t n = 0, back = 0;
-			struct pair p;
+			struct tls_pair p;
 
 			pair_begin(&p, versions[v], pieces[i]);
 			assert_int_equal(SSL_write(p.s.ssl, data, sizeof(data)), sizeof(data));
@@ -104,7 +83,7 @@ static void pieces_of_any_size_are_the_same_stream(void **state)
 				back += (size_t)got;
 			}
 			assert_memory_equal(buf, data, back);
-			pair_end(&p);
+			tls_pair_end(&p);
 		}
 	}
 }
@@ -113,7 +92,7 @@ static void pieces_of_any_size_are_the_same_stream(void **state)
 static void new_keys_and_tickets_are_no_data(void **state)
 {
 	uint8_t bytes[65536], buf[4096];
-	struct pair p;
+	struct tls_pair p;
 	size_t n = 0;
 	ssize_t got;
 
@@ -136,7 +115,7 @@ static void new_keys_and_tickets_are_no_data(void **state)
 	assert_int_equal(SSL_read(p.s.ssl, buf, sizeof(buf)), 6);
 	/* The kernel is not told keys that are not those of the handshake. */
 	assert_int_equal(gk_tls_offload(p.tls, -1, GK_TLS_SEND | GK_TLS_RECV), 0);
-	pair_end(&p);
+	tls_pair_end(&p);
 }
 
 static void a_cut_is_no_close(void **state)
@@ -146,7 +125,7 @@ static void a_cut_is_no_close(void **state)
 
 	(void)state;
 	for (int v = 0; v < 2; v++) {
-		struct pair p;
+		struct tls_pair p;
 		size_t n = 0;
 
 		pair_begin(&p, versions[v], SIZE_MAX);
@@ -160,7 +139,7 @@ static void a_cut_is_no_close(void **state)
 		assert_int_equal(gk_tls_eof(p.tls), -ECONNRESET);
 		assert_says(p.tls, "the server closed the connection");
 		assert_null(strstr(p.tls->why, "cut"));
-		pair_end(&p);
+		tls_pair_end(&p);
 	}
 }
 
@@ -172,7 +151,7 @@ static void a_changed_byte_ends_the_connection(void **state)
 	(void)state;
 	for (int v = 0; v < 2; v++) {
 		for (size_t at = 0; at < 60; at++) {
-			struct pair p;
+			struct tls_pair p;
 			size_t n, used;
 			int r;
 
@@ -192,7 +171,7 @@ static void a_changed_byte_ends_the_connection(void **state)
 			/* A length that grew leaves the record incomplete: no data either way. */
 			if (r < 0 && r != -EAGAIN)
 				assert_int_equal(r, -EPROTO);
-			pair_end(&p);
+			tls_pair_end(&p);
 		}
 	}
 }
@@ -267,7 +246,7 @@ static void records_are_counted_from_the_first_with_the_keys(void **state)
 	(void)state;
 	for (int v = 0; v < 2; v++) {
 		uint64_t finished = v ? 0 : 1, tickets = 0;
-		struct pair p;
+		struct tls_pair p;
 		size_t n = 0;
 
 		pair_begin(&p, v ? TLS1_3_VERSION : TLS1_2_VERSION, SIZE_MAX);
@@ -283,7 +262,7 @@ static void records_are_counted_from_the_first_with_the_keys(void **state)
 		assert_int_equal(gk_tls_write(p.tls, buf, 3 * 16384), 0);
 		assert_int_equal(gk_tls_write(p.tls, buf, 1), 0);
 		assert_int_equal(gk_tls_sent_records(p.tls), finished + 4);
-		pair_end(&p);
+		tls_pair_end(&p);
 	}
 }
 

@@ -4,7 +4,6 @@
  * what breaks TLS ends the connection and nothing else.
  */
 #include <linux/sockios.h>
-#include <openssl/ssl.h>
 #include <poll.h>
 #include <sched.h>
 #include <string.h>
@@ -14,6 +13,7 @@
 
 #include "taker.h"
 #include "tls_peer.h"
+#include "tls_records.h"
 #include "wire_rig.h"
 
 #define KIB 1024
@@ -27,8 +27,9 @@ static void new_keys_under_a_write_change_nothing(void **state)
 	struct rig rig;
 
 	(void)state;
-	rig_begin(&rig, &(struct rig_options){
-				.tls = true, .max_io_bytes = TAKER_BYTES, .sndbuf_bytes = 16 * KIB});
+	rig_begin(&rig, &(struct rig_options){.tls = true,
+					      .max_io_bytes = TAKER_BYTES,
+					      .sndbuf_bytes = 16 * KIB});
 	session = &rig.queue.sessions[0];
 	for (uint16_t i = 0; i < 4; i++)
 		reads[i] = rig_request(&rig, 0, (uint16_t)(i + 1), NBD_CMD_READ, i * 512, 512);
@@ -47,14 +48,13 @@ static void new_keys_under_a_write_change_nothing(void **state)
 		assert_memory_equal(mem_front_data(&rig.queue, (uint16_t)(i + 1)), content, 512);
 		assert_true(session->send_owed && session->tls->sent < session->tls->tls->out_len);
 	}
-	/* Ours follow behind what is in flight. */
-	assert_int_equal(SSL_get_key_update_type(session->tls->tls->ssl),
-			 SSL_KEY_UPDATE_NOT_REQUESTED);
+	/* Ours follow behind what is in flight: the fifth pair of keys is for the next record. */
+	assert_int_equal(session->tls->tls->records->seal.n, 0);
 	taker_start(&taker, &rig, 0);
 	tls_peer_hold(rig.tls[0], false);
 	taker_check(&taker, &rig, 0, 7);
 	rig_run(&rig);
-	assert_int_equal(SSL_get_key_update_type(session->tls->tls->ssl), SSL_KEY_UPDATE_NONE);
+	assert_int_equal(session->tls->tls->out_len, 0);
 	rig_in_step(&rig, 0, 1);
 	assert_int_equal(rig.queue.counters.errors, 0);
 	rig_end(&rig);
@@ -71,6 +71,24 @@ static void new_keys_in_the_middle_change_nothing(void **state)
 		rig_in_step(&rig, 0, round % 8);
 	}
 	assert_true(rig.queue.sessions[0].tls->tls->rekeyed);
+	assert_int_equal(rig.queue.counters.errors, 0);
+	rig_end(&rig);
+}
+
+/* Ours are used up now and then. */
+static void keys_of_our_own_renewal_change_nothing(void **state)
+{
+	struct gk_tls_records *records;
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &(struct rig_options){.tls = true});
+	records = rig.queue.sessions[0].tls->tls->records;
+	records->renew_after = 3;
+	for (uint16_t round = 0; round < 20; round++) {
+		rig_in_step(&rig, 0, round % 8);
+		assert_true(records->seal.n <= 3);
+	}
 	assert_int_equal(rig.queue.counters.errors, 0);
 	rig_end(&rig);
 }
@@ -92,8 +110,7 @@ static void large_payloads_fill_their_records(void **state)
 	mem_front_submit(&rig.queue, 0, NBD_CMD_WRITE, 0, 0, TAKER_BYTES);
 	taker_check(&taker, &rig, 0, 7);
 	rig_run(&rig);
-	assert_int_equal(tls->sent.records - before,
-			 sizeof(taker.bytes) / GK_TLS_PLAIN_BYTES + 1);
+	assert_int_equal(tls->sent.records - before, sizeof(taker.bytes) / GK_TLS_PLAIN_BYTES + 1);
 	rig_end(&rig);
 }
 
@@ -200,6 +217,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(new_keys_under_a_write_change_nothing),
 		cmocka_unit_test(new_keys_in_the_middle_change_nothing),
+		cmocka_unit_test(keys_of_our_own_renewal_change_nothing),
 		cmocka_unit_test(large_payloads_fill_their_records),
 		cmocka_unit_test(cut_or_closed_the_connection_is_dead),
 		cmocka_unit_test(the_end_of_a_connection_is_that_of_its_server),
