@@ -51,7 +51,11 @@ written=$((($(counted nr_written) - written) * 4)) stalls=$(($(counted allocstal
 scanned=$((($(counted pgscan_kswapd pgscan_direct) - scanned) * 4))
 echo "   $written KiB written in $((SECONDS - begun)) s, $scanned KiB looked at to be reclaimed, $stalls allocations had to reclaim"
 ((written >= 4 * total)) || fail "that is less than four times the memory"
-((scanned >= total)) || fail "the machine was not short of memory"
-((stalls > 0)) || fail "no allocation had to wait for memory"
-same "$(counted oom_kill)" 0 "processes killed for want of memory"
+if grep -q '^allocstall' /proc/vmstat; then
+	((scanned >= total)) || fail "the machine was not short of memory"
+	((stalls > 0)) || fail "no allocation had to wait for memory"
+else
+	echo "   this kernel does not count that (CONFIG_VM_EVENT_COUNTERS)"
+fi
+same "$(dmesg | grep -c 'Out of memory' || true)" 0 "processes killed for want of memory"
 same "$(status '.devices[0].counters.errors')" 0 errors

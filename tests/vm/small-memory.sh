@@ -9,7 +9,7 @@ tmp=$(mktemp -d "${TMPDIR:-/tmp}/gkproxy-small.XXXXXX")
 trap 'rm -rf "$tmp"' EXIT
 
 # Text of which no two blocks are the same.
-export GK_SMALL_A="1 52000000" GK_SMALL_B="200000001 245000000"
+export GK_SMALL_A="1 57000000" GK_SMALL_B="200000001 251000000"
 image=$tmp/disk
 truncate -s 2G "$image"
 "$top/tests/vm/run.sh" -k "$1" -s -m 256 -n "$image" -t $((600 * ${GK_TIME_SCALE:-1})) bash tests/e2e/small-memory.sh
