@@ -86,7 +86,7 @@ void gk_fence_child_step(void)
 
 	if (child.fd < 0 || poll(&fd, 1, 0) <= 0)
 		return;
-	gk_log(GK_LOG_WARNING, "the process gkproxy-fence is gone: %s; a restart of gkproxy brings it "
+	gk_log(GK_LOG_WARNING, "the process gk-fence is gone: %s; a restart of gkproxy brings it "
 	       "back", no_fence);
 	(void)waitpid(child.pid, NULL, 0);
 	forget();
@@ -142,7 +142,7 @@ static bool tell(const struct gk_fence_note *note, int fd, int lock_fd)
 	/* That it is gone, gk_fence_child_step() says. */
 	if (r && r != -EPIPE && r != -ECONNRESET && !child.lost) {
 		child.lost = true;
-		gk_log(GK_LOG_WARNING, "%s: the process gkproxy-fence does not take connection %u: %s: %s",
+		gk_log(GK_LOG_WARNING, "%s: the process gk-fence does not take connection %u: %s: %s",
 		       note->name, note->connection, gk_strerror(r), no_fence);
 	}
 	r |= child.lost;
@@ -222,7 +222,7 @@ static void say_waiting(const struct gk_device_config *config, int fd)
 	else
 		snprintf(most, sizeof(most), "at most %g s (fence_timeout)", config->fence_timeout_s);
 	gk_log(GK_LOG_INFO, "%s: waiting for the connections of the former gkproxy to end at the server, "
-	       "%s; process %s (gkproxy-fence) has them", config->name, most, pid);
+	       "%s; process %s (gk-fence) has them", config->name, most, pid);
 }
 
 /* 0: it is ours, -EAGAIN: another process has it still, or the file was removed meanwhile. */

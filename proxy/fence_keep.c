@@ -309,12 +309,12 @@ static void ignore_signals(void)
 }
 
 /*
- * For ps and for pidof, so that who looks for gkproxy does not end us too: prctl(PR_SET_NAME), and the
- * command line, which is where argv[0] is (proc(5)).
+ * For ps, pidof and pkill, so that who ends gkproxy by its name does not end us too: prctl(PR_SET_NAME),
+ * and the command line, which is where argv[0] is (proc(5)).
  */
 static void take_name(void)
 {
-	static const char name[] = "gkproxy-fence";
+	static const char name[] = "gk-fence";
 	char line[4096];
 	int fd = open("/proc/self/cmdline", O_RDONLY);
 	ssize_t len = fd < 0 ? -1 : read(fd, line, sizeof(line));

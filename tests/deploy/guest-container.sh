@@ -55,7 +55,7 @@ step "attach, format, mount, write"
 block tls "conf vol0" >"$conf"
 start_conf
 device=$(status '.devices[0].path')
-# Not gkproxy-fence, which is the same program.
+# Not gk-fence, which is the same program.
 for pid in $(pidof gkproxy); do
 	[ "$(cat "/proc/$pid/comm")" != gkproxy ] || break
 done

@@ -32,9 +32,10 @@ restarted() {
 	wait_for 60 "the server holds the writes" test -e "$dir/held"
 	if [ "$how" = all ]; then
 		kill -KILL "$(cat /run/gkproxy/stale.fence)"
-		wait_for 10 "gkproxy says so" grep -q 'gkproxy-fence is gone' "$log"
+		wait_for 10 "gkproxy says so" grep -q 'gk-fence is gone' "$log"
 	fi
-	kill "-$signal" "$gkproxy_pid"
+	# By its name, as many do: that must not end gk-fence.
+	pkill "-$signal" gkproxy
 	wait "$gkproxy_pid" || true
 	start_conf
 	touch "$dir/restarted"

@@ -181,7 +181,7 @@ nothing_left() {
 }
 
 no_gkproxy() {
-	! pidof gkproxy gkproxy-fence >/dev/null
+	! pidof gkproxy gk-fence >/dev/null
 }
 
 # gkproxy_refuses REGEX: gkproxy ends with status 1 and one message, which matches REGEX (extended, without

@@ -5,7 +5,7 @@
 
 # What every guest has. A program the host lacks is an error: a test must not find out later.
 guest_programs=(
-	bash dash busybox jq setsid flock timeout openssl
+	bash dash busybox jq setsid flock timeout openssl pkill
 	nbdkit qemu-nbd qemu-img nbd-client nbd-server nbdinfo nbdcopy fio
 	mkfs.ext4 e2fsck resize2fs mkfs.xfs xfs_repair xfs_io
 	blkdiscard blockdev sfdisk partx wipefs lsblk fallocate setpriv mount umount losetup
