@@ -365,7 +365,8 @@ done
 [ -s "$tmp/all" ] || die "no job is called like '$jobs_wanted'"
 
 if [ -n "$tls" ]; then
-	note="TLS in user space, AES by the processor's own instructions; one TCP connection over loopback; CPU of nbdclient: \
+	note="TLS in user space by $(openssl version | cut -d' ' -f1,2), AES by the processor's own instructions; one TCP connection \
+over loopback; CPU of nbdclient: \
 the proxy process and the queue loop that stands in nbd.ko's place, of nbdcopy writes: reading the source from memory too"
 else
 	note="data path copy with user memory as front, one TCP connection over loopback, client on one CPU; CPU of \
