@@ -64,6 +64,8 @@ void gk_tls_records_begin(struct gk_tls *tls, unsigned int directions)
 		OPENSSL_cleanse(tls->secret[GK_TLS_OURS], sizeof(tls->secret[GK_TLS_OURS]));
 	if (!records || !(directions & GK_TLS_RECV))
 		OPENSSL_cleanse(tls->secret[GK_TLS_SERVERS], sizeof(tls->secret[GK_TLS_SERVERS]));
+	if (records && directions == (GK_TLS_SEND | GK_TLS_RECV))
+		(void)SSL_free_buffers(tls->ssl);
 	tls->records = records;
 }
 
