@@ -143,15 +143,33 @@ int tls_server_shake_hands(struct tls_server *s, struct gk_tls *tls, size_t piec
 	return r;
 }
 
-void tls_pair_begin(struct tls_pair *p, const struct tls_ca *ca, const struct tls_server_wish *wish,
-		    size_t piece)
+struct tls_ca tls_pair_ca;
+
+int tls_pair_begin_all(void **state)
 {
-	struct gk_tls_options options = tls_server_options(ca, "disk.example");
+	const struct tls_ca_wish good = {.names = "DNS:disk.example"};
+
+	(void)state;
+	tls_ca_init(&tls_pair_ca, "the authority");
+	tls_ca_issue(&tls_pair_ca, "server", &good);
+	return 0;
+}
+
+int tls_pair_end_all(void **state)
+{
+	(void)state;
+	tls_ca_done(&tls_pair_ca);
+	return 0;
+}
+
+void tls_pair_begin(struct tls_pair *p, const struct tls_server_wish *wish, size_t piece)
+{
+	struct gk_tls_options options = tls_server_options(&tls_pair_ca, "disk.example");
 
 	p->context = tls_server_context(&options);
 	p->tls = gk_tls_new(p->context);
 	assert_non_null(p->tls);
-	tls_server_begin(&p->s, ca, wish);
+	tls_server_begin(&p->s, &tls_pair_ca, wish);
 	assert_int_equal(tls_server_shake_hands(&p->s, p->tls, piece), 0);
 	assert_true(SSL_is_init_finished(p->s.ssl));
 }

@@ -53,15 +53,19 @@ size_t tls_server_said(struct tls_server *s, void *buf, size_t size);
 /* The whole handshake in pieces of that size; the client's result. */
 int tls_server_shake_hands(struct tls_server *s, struct gk_tls *tls, size_t piece);
 
-/* Our side of a connection that is up, and its server, who is disk.example. */
+/* Our side of a connection that is up, and its server, which is disk.example. */
 struct tls_pair {
 	struct gk_tls_context *context;
 	struct gk_tls *tls;
 	struct tls_server s;
 };
 
-void tls_pair_begin(struct tls_pair *p, const struct tls_ca *ca, const struct tls_server_wish *wish,
-		    size_t piece);
+/* Group set-up and tear-down of tests with pairs: an authority, and its certificate "server". */
+extern struct tls_ca tls_pair_ca;
+int tls_pair_begin_all(void **state);
+int tls_pair_end_all(void **state);
+
+void tls_pair_begin(struct tls_pair *p, const struct tls_server_wish *wish, size_t piece);
 void tls_pair_end(struct tls_pair *p);
 
 #endif

@@ -17,8 +17,6 @@
 #include "tls_records.h"
 #include "tls_server.h"
 
-static struct tls_ca ca;
-
 static const char *const suites[] = {
 	"TLS_AES_256_GCM_SHA384",
 	"TLS_AES_128_GCM_SHA256",
@@ -41,7 +39,7 @@ static void begin_with(struct rig *rig, const char *suite, int version)
 	size_t used;
 
 	memset(rig, 0, sizeof(*rig));
-	tls_pair_begin(&rig->p, &ca, &wish, SIZE_MAX);
+	tls_pair_begin(&rig->p, &wish, SIZE_MAX);
 	rig->len = tls_server_said(&rig->p.s, rig->bytes, sizeof(rig->bytes));
 	for (size_t at = 0; at < rig->len; at += used) { /* its tickets */
 		(void)gk_tls_collect(rig->p.tls, rig->bytes + at, rig->len - at, &used);
@@ -512,23 +510,6 @@ static void secrets_go_when_nobody_needs_them(void **state)
 	end(&rig);
 }
 
-static int begin_all(void **state)
-{
-	const struct tls_ca_wish good = {.names = "DNS:disk.example"};
-
-	(void)state;
-	tls_ca_init(&ca, "the authority");
-	tls_ca_issue(&ca, "server", &good);
-	return 0;
-}
-
-static int end_all(void **state)
-{
-	(void)state;
-	tls_ca_done(&ca);
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -546,5 +527,5 @@ int main(void)
 		cmocka_unit_test(secrets_go_when_nobody_needs_them),
 	};
 
-	return cmocka_run_group_tests(tests, begin_all, end_all);
+	return cmocka_run_group_tests(tests, tls_pair_begin_all, tls_pair_end_all);
 }

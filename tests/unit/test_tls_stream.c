@@ -14,8 +14,6 @@
 
 #include "tls_server.h"
 
-static struct tls_ca ca;
-
 static void assert_says(const struct gk_tls *tls, const char *part)
 {
 	if (!strstr(tls->why, part))
@@ -24,7 +22,7 @@ static void assert_says(const struct gk_tls *tls, const char *part)
 
 static void pair_begin(struct tls_pair *p, int version, size_t piece)
 {
-	tls_pair_begin(p, &ca, &(struct tls_server_wish){.cert = "server", .max_version = version},
+	tls_pair_begin(p, &(struct tls_server_wish){.cert = "server", .max_version = version},
 		       piece);
 }
 
@@ -185,7 +183,8 @@ static void the_handshake_may_end_anywhere(void **state)
 	(void)state;
 	for (int with_alert = 0; with_alert < 2; with_alert++) {
 		for (size_t cut = 0;; cut += 40) {
-			struct gk_tls_options options = tls_server_options(&ca, "disk.example");
+			struct gk_tls_options options =
+				tls_server_options(&tls_pair_ca, "disk.example");
 			struct tls_server_wish wish = {.cert = "server",
 						       .max_version = TLS1_2_VERSION};
 			struct gk_tls_context *context = tls_server_context(&options);
@@ -194,7 +193,7 @@ static void the_handshake_may_end_anywhere(void **state)
 			size_t n, used;
 			int r;
 
-			tls_server_begin(&s, &ca, &wish);
+			tls_server_begin(&s, &tls_pair_ca, &wish);
 			assert_int_equal(gk_tls_handshake(tls, NULL, 0, &used), -EAGAIN);
 			tls_server_hear(&s, tls);
 			(void)SSL_do_handshake(s.ssl);
@@ -222,7 +221,7 @@ static void what_is_no_tls_is_said_at_once(void **state)
 {
 	static const char *const texts[] = {"HTTP/1.1 400 Bad Request", "\x16\x02", "NBDMAGIC",
 					    "\0"};
-	struct gk_tls_options options = tls_server_options(&ca, "disk.example");
+	struct gk_tls_options options = tls_server_options(&tls_pair_ca, "disk.example");
 
 	(void)state;
 	for (int i = 0; i < 4; i++) {
@@ -266,23 +265,6 @@ static void records_are_counted_from_the_first_with_the_keys(void **state)
 	}
 }
 
-static int begin_all(void **state)
-{
-	const struct tls_ca_wish good = {.names = "DNS:disk.example"};
-
-	(void)state;
-	tls_ca_init(&ca, "the authority");
-	tls_ca_issue(&ca, "server", &good);
-	return 0;
-}
-
-static int end_all(void **state)
-{
-	(void)state;
-	tls_ca_done(&ca);
-	return 0;
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -295,5 +277,5 @@ int main(void)
 		cmocka_unit_test(records_are_counted_from_the_first_with_the_keys),
 	};
 
-	return cmocka_run_group_tests(tests, begin_all, end_all);
+	return cmocka_run_group_tests(tests, tls_pair_begin_all, tls_pair_end_all);
 }
