@@ -34,7 +34,8 @@ offers() {
 	COMP_WORDS=(gkproxy "$@" "${word:0:2}")
 	COMP_CWORD=$(($# + 1))
 	_gkproxy
-	printf '%s\n' "${COMPREPLY[@]}" | grep -qxF -- "$word"
+	# Not by a pipe: the writer of one whose reader has seen enough fails.
+	grep -qxF -- "$word" <<<"$(printf '%s\n' "${COMPREPLY[@]}")"
 }
 
 # documented OPTION [COMMAND]

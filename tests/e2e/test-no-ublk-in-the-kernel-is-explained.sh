@@ -5,7 +5,7 @@
 nbdkit_unix memory 64M
 one_device
 # A kernel that has ublk built in lacks it only to look at.
-if [ -d /sys/module/ublk_drv/initstate ] || lsmod | grep -q '^ublk_drv '; then
+if [ -d /sys/module/ublk_drv/initstate ] || grep -q '^ublk_drv ' /proc/modules; then
 	rmmod ublk_drv
 else
 	mv /dev/ublk-control /dev/hidden-ublk-control

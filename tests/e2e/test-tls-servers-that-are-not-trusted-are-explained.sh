@@ -78,7 +78,7 @@ logged 'may be read by every user: chmod 600'
 secret=$(cut -d: -f2 "$pki/psk")
 gkproxy status --json >"$dir/status"
 ! grep -qi "$secret" "$log" "$dir/status" || fail "the key was said"
-! tr '\0' ' ' <"/proc/$gkproxy_pid/cmdline" | grep -q "$secret" || fail "the key is in the command line"
+! grep -qaF "$secret" "/proc/$gkproxy_pid/cmdline" || fail "the key is in the command line"
 stop_gkproxy
 stop_server
 nbdkit_tls memory 16M
