@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /*
  * Hands a connection's keys to the kernel (Linux: Documentation/networking/tls.rst). They are
- * derived here from the secrets of the handshake, not by OpenSSL's own kTLS: that needs the socket
- * during the handshake, and has no receiving side for TLS 1.3 before version 3.2.
+ * derived from the secrets of the handshake (tls_keys.c), not by OpenSSL's own kTLS: that needs the
+ * socket during the handshake, and has no receiving side for TLS 1.3 before version 3.2.
  */
 #include <assert.h>
 #include <errno.h>
