@@ -107,7 +107,10 @@ static void end(void)
 	let_go_on();
 	gk_control_tick(daemon_.control);
 	gk_control_free(daemon_.control);
+	/* Some are called so that their detaching waits. */
+	no_devices_go_on(true);
 	gk_devices_end(&daemon_.devices);
+	no_devices_go_on(false);
 	gk_devices_done(&daemon_.devices);
 	gk_config_free(daemon_.config);
 }
