@@ -212,6 +212,7 @@ pick_acceleration() {
 tmp=$(mktemp -d "${TMPDIR:-/tmp}/gkproxy-vm.XXXXXX")
 qemu_pid=
 prepared=
+nic=none
 stop() {
 	local status=$?
 
@@ -241,7 +242,6 @@ cat "${images[@]}" "$tmp/run.cpio" >"$tmp/initrd"
 if [ -n "$count" ]; then acceleration=count; else acceleration=$(pick_acceleration); fi
 exec 9>&-
 
-nic=none
 [ ${#server[@]} = 0 ] || nic=$(serve "${server[0]}")
 prepared=1
 # QEMU would truncate a file: it gets pipes. This script holds them open until QEMU is gone: one that fails before
