@@ -154,6 +154,7 @@ static int proof(struct gk_session *session, const struct gk_nbd_reply *reply)
 	if (reply->kind == GK_NBD_REPLY_DATA || reply->kind == GK_NBD_REPLY_HOLE || !reply->done)
 		return -EPROTO;
 	session->proof_ns = 0;
+	session->answered_ns = queue->now_ns;
 	if (session->prove)
 		return 0;
 	gk_count(&queue->proofs, 1);

@@ -113,6 +113,9 @@ void gk_session_up(struct gk_session *session, unsigned int id, int fd,
 	session->sending = NULL;
 	session->prove = false;
 	session->proof_ns = 0;
+	session->answered_ns = 0;
+	session->oldest_ns = 0;
+	session->n_oldest = 0;
 	session->n_chain = 0;
 	session->first = 0;
 	session->in_flight = 0;

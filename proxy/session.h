@@ -97,6 +97,10 @@ struct gk_session {
 	struct gk_tag *sending;
 	bool prove;                  /* a FLUSH of our own is to go out: gk_mail_prove() */
 	uint64_t proof_ns;           /* when one did that is not answered; 0: none */
+	uint64_t answered_ns;        /* the last answer; 0: none yet */
+	uint64_t oldest_ns;          /* what has waited longest, as seen at the last tick: when it ... */
+	unsigned int n_oldest;       /* ... went out, how many requests did, ... */
+	uint64_t stuck_ns;           /* ... and since when nothing has changed about that */
 	struct nbd_request *headers; /* one per tag of an operation, and our own; adjacent */
 	struct iovec *iov;           /* of all elements, in their order */
 	struct gk_send_element chain[GK_CHAIN_ELEMENTS];

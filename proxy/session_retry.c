@@ -196,20 +196,32 @@ uint64_t gk_session_tick_ns(const struct gk_queue *queue)
 	return ns / 8 < TICK_MIN_NS ? TICK_MIN_NS : ns / 8;
 }
 
-static bool waits_too_long(const struct gk_queue *queue, const struct gk_session *session)
+/*
+ * Whether the server has got on neither with what has waited longest nor, before that, with anything
+ * older. A slow network brings answers one after the other, long after the last of many requests went
+ * out; younger answers, on the other hand, do not help a request that is stuck.
+ */
+static bool waits_too_long(const struct gk_queue *queue, struct gk_session *session)
 {
-	if (session->proof_ns &&
-	    queue->now_ns - session->proof_ns > queue->retry.request_timeout_ns)
-		return true;
+	uint64_t oldest_ns = session->proof_ns ? session->proof_ns : UINT64_MAX;
+	unsigned int n = session->proof_ns != 0;
+
 	for (unsigned int i = 0; i < queue->depth; i++) {
 		const struct gk_tag *tag = &queue->tags[i];
 
-		if (tag->session == session &&
-		    (tag->state == GK_TAG_SENDING || (tag->state == GK_TAG_SENT && !tag->answered)) &&
-		    queue->now_ns - tag->wire_ns > queue->retry.request_timeout_ns)
-			return true;
+		if (tag->session != session || tag->wire_ns > oldest_ns ||
+		    (tag->state != GK_TAG_SENDING && (tag->state != GK_TAG_SENT || tag->answered)))
+			continue;
+		n = tag->wire_ns < oldest_ns ? 1 : n + 1;
+		oldest_ns = tag->wire_ns;
 	}
-	return false;
+	if (oldest_ns != session->oldest_ns || n != session->n_oldest) {
+		session->oldest_ns = oldest_ns;
+		session->n_oldest = n;
+		session->stuck_ns = oldest_ns > session->answered_ns ? oldest_ns
+								     : session->answered_ns;
+	}
+	return n && queue->now_ns - session->stuck_ns > queue->retry.request_timeout_ns;
 }
 
 void gk_session_tick(struct gk_queue *queue)

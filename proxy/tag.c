@@ -73,6 +73,7 @@ void gk_tag_answer(struct gk_queue *queue, struct gk_tag *tag, int error)
 {
 	clear_suspicion(queue, tag);
 	tag->error = error;
+	tag->session->answered_ns = queue->now_ns;
 	tag->session->in_flight--;
 	tag->session->large -= tag->large;
 	tag->session->large_reads -= tag->large && tag->type == NBD_CMD_READ;

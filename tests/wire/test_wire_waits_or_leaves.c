@@ -99,6 +99,69 @@ static void a_server_that_keeps_an_answer_back_is_given_up(void **state)
 	rig_end(&rig);
 }
 
+/* ... not even those that come later and later. */
+static void younger_answers_do_not_help_either(void **state)
+{
+	const struct rig_options options = {
+		.retry = {.replay = true, .request_timeout_ns = HOUR},
+	};
+	struct fake_request request;
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &options);
+	submit(&rig, &commands[1]);
+	rig_send_all(&rig);
+	take(&rig, 0, &commands[1]);
+	gk_session_tick(&rig.queue);
+	submit(&rig, &commands[4]);
+	rig_send_all(&rig);
+	request = take(&rig, 0, &commands[4]);
+	answer(&rig, 0, &request, 0);
+	assert_ended(&rig, &commands[4], 0);
+	rig.queue.now_ns = rig.queue.tags[commands[1].tag].wire_ns + HOUR;
+	gk_session_tick(&rig.queue);
+	assert_int_equal(rig.queue.sessions[0].state, GK_SESSION_UP);
+	rig.queue.now_ns++;
+	gk_session_tick(&rig.queue);
+	assert_int_equal(rig.queue.counters.timeouts, 1);
+	rig_wait_dead(&rig, 0);
+	rig_end(&rig);
+}
+
+/* Many requests went out at once, and their answers take their time, one after the other. */
+static void a_slow_network_is_no_dead_server(void **state)
+{
+	const struct rig_options options = {
+		.retry = {.replay = true, .request_timeout_ns = HOUR},
+	};
+	const unsigned int order[] = {1, 4, 2};
+	struct fake_request requests[3];
+	struct gk_session *session;
+	struct rig rig;
+
+	(void)state;
+	rig_begin(&rig, &options);
+	session = &rig.queue.sessions[0];
+	for (unsigned int i = 0; i < 3; i++)
+		submit(&rig, &commands[order[i]]);
+	rig_send_all(&rig);
+	for (unsigned int i = 0; i < 3; i++)
+		requests[i] = take(&rig, 0, &commands[order[i]]);
+	for (unsigned int i = 0; i < 3; i++) {
+		answer(&rig, 0, &requests[i], i);
+		assert_ended(&rig, &commands[order[i]], i);
+		assert_true(session->answered_ns >= rig.queue.tags[commands[order[i]].tag].wire_ns);
+		/* As if it had come two hours after the one before. */
+		rig.queue.now_ns += (i + 1) * 2 * HOUR;
+		session->answered_ns = rig.queue.now_ns;
+		gk_session_tick(&rig.queue);
+		assert_int_equal(session->state, GK_SESSION_UP);
+	}
+	assert_int_equal(rig.queue.counters.timeouts, 0);
+	rig_end(&rig);
+}
+
 /*
  * It refuses a WRITE upon its header and reads no further: nothing is unanswered, but the send
  * never ends, and neither would the request, nor those behind it.
@@ -286,6 +349,8 @@ int main(void)
 		cmocka_unit_test(an_earlier_absence_does_not_shorten_the_wait),
 		cmocka_unit_test(reconnect_timeout_ends_the_wait_until_it_is_back),
 		cmocka_unit_test(a_server_that_keeps_an_answer_back_is_given_up),
+		cmocka_unit_test(younger_answers_do_not_help_either),
+		cmocka_unit_test(a_slow_network_is_no_dead_server),
 		cmocka_unit_test(a_server_that_answers_early_and_reads_no_further_is_given_up),
 		cmocka_unit_test(silence_is_noticed_without_a_completion),
 		cmocka_unit_test(a_device_that_goes_waits_for_no_connection),
