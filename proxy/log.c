@@ -2,9 +2,11 @@
 #include "log.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -12,6 +14,7 @@
 #define WINDOW_LINES 5
 
 static int log_level = GK_LOG_INFO;
+static unsigned int lost; /* lines, since the last one that was written */
 
 /* Where this thread's lines go as well. */
 static __thread struct {
@@ -49,6 +52,39 @@ static void tell(enum gk_log_level level, const char *line)
 	snprintf(told.text + n, told.size - n, "%s%s", n ? "; " : "", line);
 }
 
+/* Whether the line is out. Waits for no reader. */
+static bool put(char *line, size_t len)
+{
+	struct iovec iov = {.iov_base = line, .iov_len = len};
+	struct pollfd out = {.fd = STDERR_FILENO, .events = POLLOUT};
+	ssize_t n = pwritev2(STDERR_FILENO, &iov, 1, -1, RWF_NOWAIT);
+
+	if (n == (ssize_t)len)
+		return true;
+	if (n < 0)
+		n = 0;
+	/* Not every kernel and kind of file knows that; a regular file is written in any case. */
+	return poll(&out, 1, 0) > 0 && out.revents & POLLOUT &&
+	       write(STDERR_FILENO, line + n, len - (size_t)n) > 0;
+}
+
+/*
+ * What reads the log may itself wait for a disk of ours: a thread that waited for it in turn, to tell
+ * that a connection was lost, would never get the next one.
+ */
+static void put_or_lose(char *line, size_t len)
+{
+	unsigned int n = __atomic_exchange_n(&lost, 0, __ATOMIC_RELAXED);
+	char notice[128];
+
+	if (n && !put(notice, (size_t)snprintf(notice, sizeof(notice), "gkproxy: warning: the log was not "
+					       "read in time: lost lines: %u\n", n)))
+		n++;
+	else
+		n = !put(line, len);
+	__atomic_fetch_add(&lost, n, __ATOMIC_RELAXED);
+}
+
 void gk_log(enum gk_log_level level, const char *format, ...)
 {
 	static const char *const names[] = {"error: ", "warning: ", "", "debug: "};
@@ -71,9 +107,7 @@ void gk_log(enum gk_log_level level, const char *format, ...)
 	if ((int)level > __atomic_load_n(&log_level, __ATOMIC_RELAXED))
 		return;
 	line[len++] = '\n';
-	/* A closed stderr must not disturb I/O. */
-	if (write(STDERR_FILENO, line, len) < 0)
-		return;
+	put_or_lose(line, len);
 }
 
 const char *gk_strerror(int error)

@@ -15,7 +15,10 @@
 void gk_log_set_level(enum gk_log_level level);
 enum gk_log_level gk_log_get_level(void);
 
-/* Writes one line; text without newline. Long lines are cut. */
+/*
+ * Writes one line; text without newline. Long lines are cut. Never waits for who reads a pipe or a
+ * socket: what does not fit is lost, and the next line says how many were.
+ */
 void gk_log(enum gk_log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /*
