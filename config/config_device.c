@@ -196,6 +196,7 @@ static void show(const struct gk_config_key *key, const struct gk_device_config 
 		break;
 	case GK_KEY_TEXT:
 	case GK_KEY_NAME:
+	case GK_KEY_ADDRESS:
 		snprintf(text, size, "\"%.200s\"", *(char *const *)field ? *(char *const *)field : "");
 		break;
 	case GK_KEY_REMOTE:
@@ -250,6 +251,7 @@ static bool same_value(const struct gk_config_key *key, const struct gk_device_c
 		       !(*(const double *)x > *(const double *)y);
 	case GK_KEY_TEXT:
 	case GK_KEY_NAME:
+	case GK_KEY_ADDRESS:
 		text = *(char *const *)x;
 		other = *(char *const *)y;
 		return !strcmp(text ? text : "", other ? other : "");

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/un.h>
 
+#include "address.h"
 #include "config.h"
 
 #define FILE_KEY(field)	  offsetof(struct gk_config, field)
@@ -28,7 +29,7 @@ const struct gk_config_key gk_config_file_keys[] = {
 	 .text_fallback = "/run/gkproxy"},
 	{"control.socket", GK_KEY_TEXT, FILE_KEY(control_socket), 1, MAX_SOCKET_PATH,
 	 .text_fallback = "/run/gkproxy/control.sock"},
-	{"control.metrics", GK_KEY_TEXT, FILE_KEY(metrics), 0, MAX_PATH, .text_fallback = ""},
+	{"control.metrics", GK_KEY_ADDRESS, FILE_KEY(metrics), 0, MAX_PATH, .text_fallback = ""},
 	{"defaults", .kind = GK_KEY_SECTION},
 	{"devices", .kind = GK_KEY_SECTION},
 	{.name = NULL},
@@ -107,7 +108,7 @@ bool gk_config_keys_is_group(const struct gk_config_key *keys, const char *name)
 
 static bool is_text(const struct gk_config_key *key)
 {
-	return key->kind == GK_KEY_TEXT || key->kind == GK_KEY_NAME;
+	return key->kind == GK_KEY_TEXT || key->kind == GK_KEY_NAME || key->kind == GK_KEY_ADDRESS;
 }
 
 static int store(const struct gk_config_key *key, const struct value *value, void *base)
@@ -130,6 +131,7 @@ static int store(const struct gk_config_key *key, const struct value *value, voi
 		return 0;
 	case GK_KEY_TEXT:
 	case GK_KEY_NAME:
+	case GK_KEY_ADDRESS:
 		copy = value->text ? strdup(value->text) : NULL;
 		if (value->text && !copy)
 			return -ENOMEM;
@@ -221,6 +223,18 @@ static bool is_name(const char *text)
 				 "0123456789._-")] == '\0';
 }
 
+static bool is_address(const char *text)
+{
+	struct addrinfo *info;
+
+	if (!text[0])
+		return true;
+	if (gk_address_parse(text, &info))
+		return false;
+	freeaddrinfo(info);
+	return true;
+}
+
 /* A text as what the key takes: of any kind on a command line, of some in a file. */
 static bool read_text(const struct gk_config_key *key, const char *text, struct value *ret_value)
 {
@@ -248,6 +262,9 @@ static bool read_text(const struct gk_config_key *key, const char *text, struct 
 	case GK_KEY_NAME:
 		ret_value->number = (double)strlen(text);
 		return is_name(text);
+	case GK_KEY_ADDRESS:
+		ret_value->number = (double)strlen(text);
+		return is_address(text);
 	case GK_KEY_REMOTE:
 	case GK_KEY_SECTION:
 		break;
@@ -277,6 +294,7 @@ static bool read_value(const struct gk_config_key *key, const config_setting_t *
 	case GK_KEY_CHOICE:
 	case GK_KEY_TEXT:
 	case GK_KEY_NAME:
+	case GK_KEY_ADDRESS:
 		return text && read_text(key, text, ret_value);
 	case GK_KEY_REMOTE:
 	case GK_KEY_SECTION:
@@ -333,6 +351,9 @@ static void say_expected(const struct gk_config_key *key, char *expected, size_t
 			 "expected a name in quotes: %.0f to %.0f letters, digits, '.', '_' or "
 			 "'-', no '.' in front, no '-part1' or the like at the end",
 			 key->min, key->max);
+		break;
+	case GK_KEY_ADDRESS:
+		snprintf(expected, size, "expected \"address:port\", numbers both, or \"\"");
 		break;
 	case GK_KEY_REMOTE:
 	case GK_KEY_SECTION:

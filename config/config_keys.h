@@ -17,6 +17,7 @@ enum gk_key_kind {
 	GK_KEY_CHOICE,	/* enum, counted as in choices */
 	GK_KEY_TEXT,	/* char * on the heap; min and max are its length in bytes */
 	GK_KEY_NAME,	/* the same, with the characters of a device name */
+	GK_KEY_ADDRESS, /* the same, empty or as address.h has it */
 	GK_KEY_REMOTE,	/* one or several NBD URIs; config.c reads them */
 	GK_KEY_SECTION, /* devices and defaults; config.c reads them */
 };

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-#include <arpa/inet.h>
 #include <errno.h>
 #include <microhttpd.h>
 #include <netdb.h>
@@ -11,6 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "address.h"
 #include "log.h"
 #include "metrics.h"
 
@@ -79,37 +79,15 @@ static enum MHD_Result handle(void *arg, struct MHD_Connection *connection, cons
 		     "text/plain; version=0.0.4; charset=utf-8");
 }
 
-/* "host:port", "[host]:port", ":port" */
-static int resolve(const char *address, struct addrinfo **ret_info)
-{
-	struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM,
-				 .ai_flags = AI_PASSIVE | AI_NUMERICHOST | AI_NUMERICSERV};
-	const char *colon = strrchr(address, ':');
-	char host[64] = "";
-	size_t n;
-
-	/* getaddrinfo() takes any number and cuts it down to 16 bits. */
-	if (!colon || (size_t)(colon - address) >= sizeof(host) ||
-	    strspn(colon + 1, "0123456789") != strlen(colon + 1) || strlen(colon + 1) > 5 ||
-	    atoi(colon + 1) < 1 || atoi(colon + 1) > UINT16_MAX)
-		return EAI_NONAME;
-	n = (size_t)(colon - address);
-	if (n > 1 && address[0] == '[' && colon[-1] == ']')
-		memcpy(host, address + 1, n - 2);
-	else
-		memcpy(host, address, n);
-	return getaddrinfo(host[0] ? host : NULL, colon + 1, &hints, ret_info);
-}
-
 static int listen_at(const char *address)
 {
 	struct addrinfo *info;
 	int one = 1;
 	int fd;
-	int r = resolve(address, &info);
+	int r = gk_address_parse(address, &info);
 
 	if (r)
-		return -EINVAL;
+		return r;
 	fd = socket(info->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd >= 0)
 		(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));

@@ -239,7 +239,10 @@ static void bad_values_of_the_daemon_are_named(void **state)
 	gk_config_free(
 		load_good("control = { socket = \"" X10("/123456789") "1234567\"; };" DEVICE));
 	text_is_bad("control = { metrics = 1; };" DEVICE,
-		    ":1: control.metrics: expected a text in quotes, 0 to 4095 bytes long");
+		    ":1: control.metrics: expected \"address:port\", numbers both, or \"\"");
+	text_is_bad("control = { metrics = \"localhost:9105\"; };" DEVICE,
+		    ":1: control.metrics: expected \"address:port\", numbers both, or \"\"");
+	gk_config_free(load_good("control = { metrics = \":9105\"; };" DEVICE));
 	text_is_bad("defaults = 1;" DEVICE, ":1: defaults: expected a group { ... }");
 #undef DEVICE
 }

@@ -45,6 +45,7 @@ static const char *kind_of(const struct gk_config_key *key)
 		return "word";
 	case GK_KEY_TEXT:
 	case GK_KEY_NAME:
+	case GK_KEY_ADDRESS:
 		return "text";
 	case GK_KEY_REMOTE:
 		return "text or list of texts";
@@ -72,6 +73,7 @@ static void default_of(const struct gk_config_key *key, const char *quote, char 
 		snprintf(text, size, ", default %s%s%s", quote, key->choices[(int)value], quote);
 		break;
 	case GK_KEY_TEXT:
+	case GK_KEY_ADDRESS:
 		snprintf(text, size, ", default %s%s%s", quote, key->text_fallback, quote);
 		break;
 	case GK_KEY_NAME:
