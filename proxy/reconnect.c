@@ -330,7 +330,7 @@ static int dial(struct gk_device *device, size_t remote, const struct place *dea
 	r = check_export(device, &dialled[0].facts);
 	if (!r) {
 		settle_unflushed(device, n, remote);
-		device->reconnect.remote = remote;
+		__atomic_store_n(&device->reconnect.remote, remote, __ATOMIC_RELAXED);
 		device->reconnect.refused = false;
 		gk_reconnect_set_peer(&device->reconnect, dialled[0].peer);
 		gk_log(GK_LOG_INFO, "dev%d: %s: reconnected to %s: %d connection%s",

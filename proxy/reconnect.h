@@ -22,7 +22,7 @@ struct gk_reconnect {
 	int dead_fd; /* eventfd: a session died */
 	int stop_fd; /* eventfd: end, and give up dialling */
 	unsigned int seed;        /* of the jitter */
-	size_t remote;            /* index of the remote that is connected */
+	size_t remote;            /* index of the remote that is connected; the status reads it */
 	pthread_mutex_t peer_lock;
 	char peer[160];           /* its address, for a person: gk_reconnect_peer() */
 	bool *ended;              /* per connection: the server ended it lately, the thread's own */

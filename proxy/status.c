@@ -164,11 +164,12 @@ static json_t *device_json(const struct gk_status_device *device)
 
 void gk_status_of(struct gk_device *device, struct gk_status_device *ret_status)
 {
+	size_t remote = __atomic_load_n(&device->reconnect.remote, __ATOMIC_RELAXED);
 	unsigned int up = 0;
 
 	*ret_status = (struct gk_status_device){
 		.name = device->config->name,
-		.remote = device->config->remotes[device->reconnect.remote].text,
+		.remote = device->config->remotes[remote].text,
 		.attached = true,
 		.dev_id = device->dev_id,
 		.size_bytes = gk_count_read(&device->plan.size_bytes),
