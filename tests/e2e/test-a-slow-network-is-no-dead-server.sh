@@ -8,13 +8,13 @@
 
 dd if=/dev/urandom of="$dir/disk" bs=1M count=24 status=none
 nbdkit_tcp file "$dir/disk"
-start_gkproxy queues=1 connections=1 request_timeout=4
-tc qdisc add dev lo root netem rate 25mbit limit 100000
+start_gkproxy queues=1 connections=1 request_timeout=6
+tc qdisc add dev lo root netem rate 18mbit limit 100000
 
 begun=$SECONDS
 timeout 120 fio --name=slow --filename="$device" --rw=read --bs=512k --iodepth=48 --size=24m --direct=1 --ioengine=libaio \
 	--eta=never --output="$dir/fio" || fail "fio: $(cat "$dir/fio")"
-happened "seconds beyond request_timeout" $((SECONDS - begun - 4))
+happened "seconds beyond request_timeout" $((SECONDS - begun - 6))
 tc qdisc del dev lo root
 same "$(counter timeouts)" 0 timeouts
 same "$(counter reconnects)" 0 reconnects
