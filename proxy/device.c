@@ -586,9 +586,9 @@ static void write_back(struct gk_device *device)
 	if (pthread_create(&thread, NULL, writeback_thread, device))
 		return;
 	do {
-		clock_gettime(CLOCK_REALTIME, &until);
+		clock_gettime(CLOCK_MONOTONIC, &until);
 		until.tv_sec += device->impatient ? IMPATIENT_SECONDS : GK_UBLK_STUCK_SECONDS;
-		if (!pthread_timedjoin_np(thread, NULL, &until))
+		if (!pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &until))
 			return;
 		stop_is_stuck(device);
 	} while (true);

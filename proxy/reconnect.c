@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -45,7 +46,9 @@ int gk_reconnect_init(struct gk_reconnect *reconnect)
 {
 	int r = 0;
 
-	*reconnect = (struct gk_reconnect){.seed = (unsigned int)time(NULL) ^ (unsigned int)getpid()};
+	*reconnect = (struct gk_reconnect){0};
+	/* Devices of one daemon, and daemons that start together as process 1 each, are to differ. */
+	(void)!getrandom(&reconnect->seed, sizeof(reconnect->seed), 0);
 	pthread_mutex_init(&reconnect->peer_lock, NULL);
 	reconnect->dead_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (reconnect->dead_fd < 0)
