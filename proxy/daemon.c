@@ -25,6 +25,7 @@
 #include "metrics.h"
 #include "notify.h"
 #include "privilege.h"
+#include "recovery.h"
 
 #define TICK_MS 1000
 
@@ -93,25 +94,69 @@ static void end(struct gk_daemon *daemon, int result)
 	gk_devices_cancel(&daemon->devices, NULL);
 }
 
+static void all_are_up(void)
+{
+	gk_log(GK_LOG_INFO, "ready: all devices are up");
+	gk_notify("READY=1\nSTATUS=");
+}
+
+/*
+ * Devices that a former daemon left are in use: one that has been taken over must not go, nor one
+ * that could be wait, because another one's server is not there.
+ */
 static void start_done(void *arg, uint64_t ticket, struct gk_step *steps, size_t n_steps)
 {
 	struct gk_daemon *daemon = arg;
+	size_t n_up = 0;
+	int failed = 0;
 
 	(void)ticket;
 	for (size_t i = 0; i < n_steps; i++) {
-		if (!steps[i].result)
-			continue;
-		end(daemon, steps[i].result);
-		return;
+		n_up += !steps[i].result;
+		failed = failed ? failed : steps[i].result;
 	}
+	if (failed && !(daemon->inherits && n_up))
+		end(daemon, failed);
 	if (daemon->ending)
 		return;
 	daemon->ready = true;
-	gk_log(GK_LOG_INFO, "ready: all devices are up");
-	gk_notify("READY=1");
+	if (!failed) {
+		all_are_up();
+		return;
+	}
+	gk_log(GK_LOG_WARNING, "ready, but %zu of %zu devices are not up: they are tried again, and the "
+	       "others served meanwhile", n_steps - n_up, n_steps);
+	gk_notify("READY=1\nSTATUS=Not all devices are up: see gkproxy status");
 }
 
-/* The devices of the file, one after the other; the first that fails ends the start. */
+static void retry_done(void *arg, uint64_t ticket, struct gk_step *steps, size_t n_steps)
+{
+	struct gk_daemon *daemon = arg;
+	bool waits = false;
+
+	(void)ticket;
+	(void)n_steps;
+	gk_requests_gone(daemon, steps);
+	for (size_t i = 0; i < daemon->devices.n_entries; i++)
+		waits |= daemon->devices.entries[i]->keep_trying;
+	if (!steps->result && !waits)
+		all_are_up();
+}
+
+static bool is_any_left(const struct gk_daemon *daemon)
+{
+	const struct gk_config *config = daemon->config;
+	bool left = false;
+
+	for (size_t i = 0; i < config->n_devices; i++)
+		left |= gk_recovery_is_noted(daemon->state_dir, config->devices[i].name);
+	return left;
+}
+
+/*
+ * The devices of the file, one after the other; the first that fails ends the start, unless a former
+ * daemon left some.
+ */
 static int attach_all(struct gk_daemon *daemon)
 {
 	const struct gk_config *config = daemon->config;
@@ -119,6 +164,7 @@ static int attach_all(struct gk_daemon *daemon)
 
 	if (!steps)
 		return -ENOMEM;
+	daemon->inherits = is_any_left(daemon);
 	for (size_t i = 0; i < config->n_devices; i++) {
 		struct gk_device_config *copy;
 		int r = gk_config_device_copy(&config->devices[i], &copy);
@@ -129,9 +175,10 @@ static int attach_all(struct gk_daemon *daemon)
 			free(steps);
 			return -ENOMEM;
 		}
+		steps[i].entry->keep_trying = daemon->inherits;
 	}
-	return gk_devices_start(&daemon->devices, steps, config->n_devices, true, start_done, daemon,
-				0);
+	return gk_devices_start(&daemon->devices, steps, config->n_devices, !daemon->inherits,
+				start_done, daemon, 0);
 }
 
 static void read_signals(struct gk_daemon *daemon)
@@ -216,6 +263,8 @@ static void serve(struct gk_daemon *daemon, struct gk_metrics *metrics)
 		gk_fence_child_step();
 		gk_devices_step(&daemon->devices);
 		reload_if_wanted(daemon);
+		if (daemon->ready && !daemon->ending && !daemon->reload_wanted)
+			gk_devices_retry(&daemon->devices, retry_done, daemon);
 		gk_control_step(daemon->control);
 		if (metrics)
 			gk_metrics_step(metrics);

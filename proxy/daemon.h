@@ -23,7 +23,8 @@ struct gk_daemon {
 	struct gk_control *control;
 	int signal_fd;
 	int listen_fd;
-	bool ready;                  /* the devices of the file are up */
+	bool inherits;               /* a former daemon left devices of the file, which may be in use */
+	bool ready;                  /* the devices of the file are up, or those that can be */
 	bool ending;
 	bool reload_wanted;          /* SIGHUP came while a job was running */
 	int result;                  /* 0, or -errno why it ends */

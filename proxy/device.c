@@ -627,7 +627,7 @@ void gk_device_detach(struct gk_device *device)
 	if (!device)
 		return;
 	if (device->recovering) {
-		/* Whoever uses it waits for a daemon that can take it over; this one ends. */
+		/* Whoever uses it waits until it can be taken over, by this daemon or another one. */
 		gk_log(GK_LOG_ERROR, "%s: /dev/ublkb%u stays as it is, its requests wait",
 		       device->config->name, device->kept.info.dev_id);
 		/* Unless it got as far as threads, it can be tried again. */

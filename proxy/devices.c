@@ -13,7 +13,8 @@
 #include "holders.h"
 #include "log.h"
 
-#define LET_GO_MS 2000 /* udev and its like look at a new device for a moment */
+#define LET_GO_MS   2000 /* udev and its like look at a new device for a moment */
+#define FIRST_RETRY 3    /* of reconnect.h's delays: a few hundred ms */
 
 struct gk_job {
 	struct gk_job *next;
@@ -56,7 +57,7 @@ static void entry_free(struct gk_entry *entry)
 	free(entry);
 }
 
-static void forget(struct gk_devices *devices, struct gk_entry *entry)
+void gk_devices_forget(struct gk_devices *devices, struct gk_entry *entry)
 {
 	size_t i = 0;
 
@@ -71,7 +72,7 @@ static void forget(struct gk_devices *devices, struct gk_entry *entry)
 void gk_devices_done(struct gk_devices *devices)
 {
 	while (devices->n_entries)
-		forget(devices, devices->entries[devices->n_entries - 1]);
+		gk_devices_forget(devices, devices->entries[devices->n_entries - 1]);
 	free(devices->entries);
 	if (devices->done_fd >= 0)
 		close(devices->done_fd);
@@ -213,17 +214,31 @@ static void *job_thread(void *arg)
 	return NULL;
 }
 
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
 static void see_step(struct gk_devices *devices, struct gk_step *step)
 {
-	bool attached = step->attach == !step->result;
+	struct gk_entry *entry = step->entry;
 
-	/* Who was not attached is forgotten, who could not be detached is what it was. */
-	step->entry->state = GK_ENTRY_ATTACHED;
-	if (attached)
-		return;
-	step->detach_ticket = step->entry->detach_ticket;
-	forget(devices, step->entry);
-	step->entry = NULL;
+	if (step->attach == !step->result) {
+		/* Who could not be detached is what it was. */
+		entry->state = GK_ENTRY_ATTACHED;
+		entry->keep_trying = false;
+	} else if (entry->keep_trying && !entry->detach_ticket) {
+		entry->state = GK_ENTRY_WAITING;
+		entry->retry_ms = now_ms() + gk_reconnect_delay_ms(FIRST_RETRY + entry->attempt++,
+								   &devices->seed);
+	} else {
+		step->detach_ticket = entry->detach_ticket;
+		gk_devices_forget(devices, entry);
+		step->entry = NULL;
+	}
 }
 
 /* Frees a job whose thread has ended, or was never there. */
@@ -282,6 +297,28 @@ int gk_devices_start(struct gk_devices *devices, struct gk_step *steps, size_t n
 	else
 		free(steps);
 	return r;
+}
+
+static void retry(struct gk_devices *devices, struct gk_entry *entry, gk_job_done_fn *done, void *arg)
+{
+	struct gk_step *step = calloc(1, sizeof(*step));
+
+	/* Without memory for that it is tried again at once. */
+	if (!step)
+		return;
+	*step = (struct gk_step){.entry = entry, .attach = true};
+	entry->state = GK_ENTRY_ATTACHING;
+	(void)gk_devices_start(devices, step, 1, false, done, arg, 0);
+}
+
+void gk_devices_retry(struct gk_devices *devices, gk_job_done_fn *done, void *arg)
+{
+	for (size_t i = 0; i < devices->n_entries; i++) {
+		struct gk_entry *entry = devices->entries[i];
+
+		if (entry->state == GK_ENTRY_WAITING && now_ms() >= entry->retry_ms)
+			retry(devices, entry, done, arg);
+	}
 }
 
 static bool cancel(struct gk_job *job, const struct gk_entry *entry)
@@ -385,7 +422,7 @@ void gk_devices_status(struct gk_entry *entry, struct gk_status_device *ret_stat
 {
 	*ret_status = (struct gk_status_device){
 		.name = entry->config->name,
-		.state = entry->state == GK_ENTRY_ATTACHING ? "attaching" : "detaching",
+		.state = entry->state == GK_ENTRY_DETACHING ? "detaching" : "attaching",
 		.remote = entry->config->remotes[0].text,
 	};
 	if (entry->state == GK_ENTRY_ATTACHED) {

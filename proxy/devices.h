@@ -16,7 +16,12 @@
 #include "stats.h"
 #include "status.h"
 
-enum gk_entry_state { GK_ENTRY_ATTACHING, GK_ENTRY_ATTACHED, GK_ENTRY_DETACHING };
+enum gk_entry_state {
+	GK_ENTRY_ATTACHING,
+	GK_ENTRY_ATTACHED,
+	GK_ENTRY_DETACHING,
+	GK_ENTRY_WAITING, /* could not be attached and will be tried again */
+};
 
 struct gk_entry {
 	struct gk_device_config *config; /* owned */
@@ -24,6 +29,9 @@ struct gk_entry {
 	struct gk_device *device;        /* ATTACHED only; else the job's */
 	enum gk_entry_state state;
 	bool from_file;                  /* in the configuration; else attached at run time */
+	bool keep_trying;                /* until it has been attached once */
+	unsigned int attempt;            /* WAITING: how often it failed, ... */
+	int64_t retry_ms;                /* ... and when it is next, by CLOCK_MONOTONIC */
 	uint64_t detach_ticket;          /* of who cancelled ATTACHING and waits for its end; 0: nobody */
 	unsigned int n_readings;
 	struct gk_stats readings[2];     /* of the last two seconds, the later one first */
@@ -33,7 +41,7 @@ struct gk_entry {
 
 /* One device of a job. */
 struct gk_step {
-	struct gk_entry *entry; /* NULL once it is gone: detached, or not attached */
+	struct gk_entry *entry; /* NULL once it is gone: detached, or not attached and not WAITING */
 	char name[65];
 	bool attach;            /* else detach */
 	bool force;             /* detach also what is in use; fail what is in flight */
@@ -55,6 +63,7 @@ struct gk_devices {
 	struct gk_entry **entries;    /* in the order in which they were added */
 	size_t n_entries;
 	struct gk_job *jobs;
+	unsigned int seed;            /* of the jitter */
 	int done_fd;                  /* eventfd: a step has ended, gk_devices_step() has to be called */
 };
 
@@ -73,8 +82,8 @@ struct gk_entry *gk_devices_add(struct gk_devices *devices, struct gk_device_con
 /*
  * Starts a job that takes the steps in their order, on a thread of its own; stop_at_failure: those
  * after one that failed are left out. entry, attach and force are to be filled; entries of attach
- * steps are new, those of others ATTACHED. Takes the steps (malloc()). 0, or -errno: nothing
- * happened, and new entries are removed.
+ * steps are ATTACHING, those of others ATTACHED. Takes the steps (malloc()). 0, or -errno: nothing
+ * happened, and entries that are not attached are removed, or WAIT.
  */
 int gk_devices_start(struct gk_devices *devices, struct gk_step *steps, size_t n_steps,
 		     bool stop_at_failure, gk_job_done_fn *done, void *arg, uint64_t ticket);
@@ -85,6 +94,12 @@ int gk_devices_start(struct gk_devices *devices, struct gk_step *steps, size_t n
  * gk_devices_step() will find.
  */
 bool gk_devices_cancel(struct gk_devices *devices, const struct gk_entry *entry);
+
+/* Starts a job for each that is WAITING and whose time has come. */
+void gk_devices_retry(struct gk_devices *devices, gk_job_done_fn *done, void *arg);
+
+/* No entry any more: one that is WAITING. */
+void gk_devices_forget(struct gk_devices *devices, struct gk_entry *entry);
 
 /* Takes note of steps that have ended, ends jobs. Calls their done(). */
 void gk_devices_step(struct gk_devices *devices);

@@ -60,6 +60,14 @@ int gk_recovery_save(const char *state_dir, const struct gk_device_config *confi
 	return r;
 }
 
+bool gk_recovery_is_noted(const char *state_dir, const char *name)
+{
+	char path[PATH_MAX];
+
+	note_path(state_dir, name, path);
+	return access(path, F_OK) == 0 || errno != ENOENT;
+}
+
 void gk_recovery_forget(const char *state_dir, const char *name)
 {
 	char path[PATH_MAX];

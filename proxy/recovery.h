@@ -29,6 +29,9 @@ struct gk_kept_device {
 int gk_recovery_save(const char *state_dir, const struct gk_device_config *config, int dev_id,
 		     uint64_t cookie);
 
+/* Whether a device of that name may have been left by a former daemon. */
+bool gk_recovery_is_noted(const char *state_dir, const char *name);
+
 /* Forgets it: the device is removed. */
 void gk_recovery_forget(const char *state_dir, const char *name);
 

@@ -277,6 +277,10 @@ static json_t *detach(struct gk_daemon *daemon, uint64_t ticket, const json_t *r
 	}
 	if (!entry)
 		return not_found(name);
+	if (entry->state == GK_ENTRY_WAITING) {
+		gk_devices_forget(&daemon->devices, entry);
+		return gk_control_ok(json_pack("{s:s, s:b}", "name", name, "cancelled", 1));
+	}
 	if (entry->state == GK_ENTRY_DETACHING || entry->detach_ticket)
 		return gk_control_error("busy", "%s is being detached already", name);
 	step = calloc(1, sizeof(*step));
@@ -357,12 +361,19 @@ static bool is_in(const struct gk_config *config, const char *name)
 	return false;
 }
 
-/* First those that go, so that their ids are free for those that come. */
+/* First those that go, so that their ids are free for those that come. What waits is tried as the file now is. */
 static size_t plan_reload(struct gk_daemon *daemon, const struct gk_config *config,
 			  struct gk_step *steps)
 {
 	struct gk_devices *devices = &daemon->devices;
 	size_t n = 0;
+
+	for (size_t i = devices->n_entries; i > 0; i--) {
+		struct gk_entry *entry = devices->entries[i - 1];
+
+		if (entry->state == GK_ENTRY_WAITING && !is_in(config, entry->config->name))
+			gk_devices_forget(devices, entry);
+	}
 
 	for (size_t i = 0; i < devices->n_entries; i++) {
 		struct gk_entry *entry = devices->entries[i];
@@ -373,18 +384,23 @@ static size_t plan_reload(struct gk_daemon *daemon, const struct gk_config *conf
 	for (size_t i = 0; i < config->n_devices; i++) {
 		struct gk_entry *entry = gk_devices_find(devices, config->devices[i].name);
 		struct gk_device_config *copy;
+		bool waits = entry && entry->state == GK_ENTRY_WAITING;
 		int r;
 
-		if (entry) {
+		if (entry && !waits) {
 			entry->from_file = true;
 			continue;
 		}
+		if (waits)
+			gk_devices_forget(devices, entry);
 		r = gk_config_device_copy(&config->devices[i], &copy);
 		entry = r ? NULL : gk_devices_add(devices, copy, true);
-		if (entry)
-			steps[n++] = (struct gk_step){.entry = entry, .attach = true};
-		else
+		if (!entry) {
 			gk_log(GK_LOG_ERROR, "reload: out of memory for %s", config->devices[i].name);
+			continue;
+		}
+		entry->keep_trying = waits;
+		steps[n++] = (struct gk_step){.entry = entry, .attach = true};
 	}
 	return n;
 }

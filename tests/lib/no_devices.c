@@ -78,7 +78,9 @@ int __wrap_gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *pr
 		r = wait_to_go_on(cancel_fd);
 	if (r)
 		return r;
-	if (no_devices.refuse || !strncmp(config->name, "bad", 3)) {
+	if (no_devices.refuse || !strncmp(config->name, "bad", 3) ||
+	    (!strncmp(config->name, "late", 4) &&
+	     __atomic_load_n(&no_devices.early, __ATOMIC_RELAXED))) {
 		gk_log(GK_LOG_ERROR, "%s: no server there", config->name);
 		return -ECONNREFUSED;
 	}

@@ -5,6 +5,7 @@
  * becomes of a device is told by its name:
  *
  *   bad...         attaching fails, as if there were no server
+ *   late...        the same as long as no_devices.early is set
  *   slow...        attaching goes on when no_devices.go_on_fd is readable, or is given up
  *   ...lingering   the same of detaching
  *
@@ -24,6 +25,7 @@ struct no_devices {
 	int held_id;            /* of the device that is mounted; -1: none is */
 	bool all_slow;          /* every device is slow, whatever its name */
 	bool refuse;            /* ... and bad */
+	bool early;
 };
 
 extern struct no_devices no_devices;

@@ -409,6 +409,97 @@ static void a_device_that_fails_at_the_start_ends_it(void **state)
 	assert_int_equal(no_devices.next_id, 1);
 }
 
+/* -- devices that a former daemon left -- */
+
+static char note_path[64];
+
+static void leave_device(const char *name)
+{
+	FILE *file;
+
+	snprintf(note_path, sizeof(note_path), "%s/%s.json", dir, name);
+	file = fopen(note_path, "w");
+	assert_non_null(file);
+	assert_int_equal(fclose(file), 0);
+}
+
+static int remove_note(void **state)
+{
+	unlink(note_path);
+	return tear_down(state);
+}
+
+static void what_was_left_is_served_whatever_becomes_of_others(void **state)
+{
+	(void)state;
+	leave_device("a");
+	start_daemon("devices = ( " DEVICE("bad") ", " DEVICE("a") ", " DEVICE("c") " );");
+	is_ready();
+	devices_are("bad attaching, a up, c up");
+	is_refused(ATTACH("bad"), "a device is named bad already");
+	is_answered(DETACH("bad"), "\"cancelled\":true");
+	devices_are("a up, c up");
+	end_daemon(0);
+}
+
+static void what_cannot_be_attached_is_tried_again(void **state)
+{
+	(void)state;
+	leave_device("late");
+	__atomic_store_n(&no_devices.early, true, __ATOMIC_RELAXED);
+	start_daemon("devices = ( " DEVICE("a") ", " DEVICE("late") " );");
+	is_ready();
+	devices_are("a up, late attaching");
+	__atomic_store_n(&no_devices.early, false, __ATOMIC_RELAXED);
+	devices_become("a up, late up");
+	is_answered(DETACH("late"), "\"cancelled\":false");
+	end_daemon(0);
+}
+
+/* Refused as long as it is being tried. */
+static void reload_gives(const char *want)
+{
+	char why[4096];
+	json_t *answer;
+	char *text;
+
+	do
+		answer = ask(RELOAD, why, sizeof(why));
+	while (!answer && strstr(why, "try again"));
+	text = answer ? json_dumps(answer, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+	if (!text || !strstr(text, want))
+		fail_msg("'%s', '%s'", text ? text : "", why);
+	free(text);
+	json_decref(answer);
+}
+
+static void reload_has_its_say_about_what_is_tried_again(void **state)
+{
+	(void)state;
+	leave_device("a");
+	__atomic_store_n(&no_devices.early, true, __ATOMIC_RELAXED);
+	start_daemon("devices = ( " DEVICE("bad") ", " DEVICE("late") ", " DEVICE("a") " );");
+	is_ready();
+	write_conf("devices = ( " DEVICE("late") ", " DEVICE("a") " );");
+	reload_gives("\"failed\":[{\"error\":\"late: no server there\",\"name\":\"late\"}],\"unchanged\":[\"a\"]");
+	devices_are("a up, late attaching");
+	__atomic_store_n(&no_devices.early, false, __ATOMIC_RELAXED);
+	devices_become("a up, late up");
+	write_conf(ONE);
+	reload_gives("\"detached\":[\"late\"],\"failed\":[],\"unchanged\":[\"a\"]");
+	end_daemon(0);
+}
+
+static void with_none_that_can_be_attached_the_start_fails(void **state)
+{
+	(void)state;
+	leave_device("bad1");
+	start_daemon("devices = ( " DEVICE("bad1") ", " DEVICE("bad2") " );");
+	pthread_join(thread, NULL);
+	running = false;
+	assert_int_equal(result, -ECONNREFUSED);
+}
+
 static void a_signal_ends_the_start(void **state)
 {
 	(void)state;
@@ -449,6 +540,7 @@ static void log_level_and_probe_are_answered(void **state)
 }
 
 #define TEST(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+#define LEFT(f) cmocka_unit_test_setup_teardown(f, set_up, remove_note)
 
 int main(void)
 {
@@ -461,6 +553,10 @@ int main(void)
 		TEST(a_file_with_mistakes_changes_nothing),
 		TEST(sighup_reloads_also_when_something_else_goes_on),
 		TEST(a_device_that_fails_at_the_start_ends_it),
+		LEFT(what_was_left_is_served_whatever_becomes_of_others),
+		LEFT(what_cannot_be_attached_is_tried_again),
+		LEFT(reload_has_its_say_about_what_is_tried_again),
+		LEFT(with_none_that_can_be_attached_the_start_fails),
 		TEST(a_signal_ends_the_start),
 		TEST(a_signal_gives_up_what_is_being_attached),
 		TEST(log_level_and_probe_are_answered),
