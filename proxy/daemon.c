@@ -343,6 +343,8 @@ int gk_daemon_run(struct gk_config *config)
 	}
 	gk_metrics_stop(metrics);
 	gk_control_free(daemon.control);
+	if (daemon.ready)
+		gk_devices_remove_waiting(&daemon.devices);
 	kept = gk_devices_end(&daemon.devices);
 	if (daemon.listen_fd >= 0) {
 		unlink(daemon.control_socket);

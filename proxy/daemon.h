@@ -46,7 +46,7 @@ json_t *gk_requests_handle(void *arg, uint64_t ticket, const json_t *request);
  */
 json_t *gk_requests_reload(struct gk_daemon *daemon, uint64_t ticket);
 
-/* requests.c: takes note of a step whose entry is gone: answers who waited for that. */
+/* requests.c: an attach step has ended: sees to who meanwhile asked to detach that device. */
 void gk_requests_gone(struct gk_daemon *daemon, const struct gk_step *step);
 
 #endif

@@ -12,6 +12,7 @@
 #include "config_device.h"
 #include "holders.h"
 #include "log.h"
+#include "recovery.h"
 
 #define LET_GO_MS   2000 /* udev and its like look at a new device for a moment */
 #define FIRST_RETRY 3    /* of reconnect.h's delays: a few hundred ms */
@@ -142,18 +143,47 @@ static bool is_held(int dev_id, char *what, size_t size)
 	return true;
 }
 
-static int detach(struct gk_step *step)
+/* Somebody has it, and --force was not said. */
+static bool is_refused(struct gk_step *step, int dev_id)
 {
-	struct gk_device *device = step->entry->device;
 	char what[512];
 
-	if (!step->force && is_held(device->dev_id, what, sizeof(what))) {
-		snprintf(step->why, sizeof(step->why),
-			 "%s: /dev/ublkb%d is %s: end that first, or use --force, which fails "
-			 "what is in flight", step->name, device->dev_id, what);
-		gk_log(GK_LOG_WARNING, "%s", step->why);
+	if (step->force || !is_held(dev_id, what, sizeof(what)))
+		return false;
+	snprintf(step->why, sizeof(step->why),
+		 "%s: /dev/ublkb%d is %s: end that first, or use --force, which fails what is in flight",
+		 step->name, dev_id, what);
+	gk_log(GK_LOG_WARNING, "%s", step->why);
+	return true;
+}
+
+/* What a former daemon left, and this one could not take over. */
+static int remove_left(const struct gk_devices *devices, struct gk_step *step)
+{
+	struct gk_entry *entry = step->entry;
+	struct gk_kept_device kept;
+	int r;
+
+	gk_log_tell(GK_LOG_ERROR, step->why, sizeof(step->why));
+	r = gk_ublk_ctrl_open(&entry->ctrl);
+	if (!r)
+		r = gk_recovery_find(&entry->ctrl, devices->state_dir, entry->config, &kept);
+	gk_log_tell(GK_LOG_ERROR, NULL, 0);
+	if (r > 0 && is_refused(step, (int)kept.info.dev_id))
 		return -EBUSY;
-	}
+	if (r > 0)
+		r = gk_recovery_remove(&entry->ctrl, devices->state_dir, step->name, &kept);
+	return r;
+}
+
+static int detach(const struct gk_devices *devices, struct gk_step *step)
+{
+	struct gk_device *device = step->entry->device;
+
+	if (!device)
+		return remove_left(devices, step);
+	if (is_refused(step, device->dev_id))
+		return -EBUSY;
 	device->impatient = step->force;
 	gk_log_tell(GK_LOG_WARNING, step->why, sizeof(step->why));
 	gk_device_detach(device);
@@ -181,6 +211,7 @@ static void end_step(struct gk_job *job, struct gk_step *step)
 	if (!step->result && is_given_up(job, step)) {
 		pthread_mutex_unlock(&job->lock);
 		gk_device_detach(step->entry->device);
+		step->entry->device = NULL;
 		step->result = -ECANCELED;
 		pthread_mutex_lock(&job->lock);
 	}
@@ -205,7 +236,7 @@ static void *job_thread(void *arg)
 		else if (step->attach)
 			step->result = attach(job, step);
 		else
-			step->result = detach(step);
+			step->result = detach(job->devices, step);
 		failed |= step->result;
 		end_step(job, step);
 	}
@@ -226,11 +257,12 @@ static void see_step(struct gk_devices *devices, struct gk_step *step)
 {
 	struct gk_entry *entry = step->entry;
 
-	if (step->attach == !step->result) {
-		/* Who could not be detached is what it was. */
+	if (entry->device) {
+		/* Also who could not be detached. */
 		entry->state = GK_ENTRY_ATTACHED;
 		entry->keep_trying = false;
-	} else if (entry->keep_trying && !entry->detach_ticket) {
+	} else if (entry->keep_trying && (step->attach || step->result)) {
+		gk_ublk_ctrl_close(&entry->ctrl);
 		entry->state = GK_ENTRY_WAITING;
 		entry->retry_ms = now_ms() + gk_reconnect_delay_ms(FIRST_RETRY + entry->attempt++,
 								   &devices->seed);
@@ -391,6 +423,19 @@ void gk_devices_tick(struct gk_devices *devices)
 		if (entry->n_readings)
 			gk_stats_diff(&entry->readings[0], &entry->readings[1], &entry->recent);
 		entry->n_readings += entry->n_readings < 2;
+	}
+}
+
+void gk_devices_remove_waiting(struct gk_devices *devices)
+{
+	for (size_t i = 0; i < devices->n_entries; i++) {
+		struct gk_entry *entry = devices->entries[i];
+		struct gk_step step = {.entry = entry, .force = true};
+
+		if (entry->state != GK_ENTRY_WAITING || entry->config->on_exit == GK_ON_EXIT_KEEP)
+			continue;
+		snprintf(step.name, sizeof(step.name), "%s", entry->config->name);
+		(void)remove_left(devices, &step);
 	}
 }
 

@@ -29,10 +29,11 @@ struct gk_entry {
 	struct gk_device *device;        /* ATTACHED only; else the job's */
 	enum gk_entry_state state;
 	bool from_file;                  /* in the configuration; else attached at run time */
-	bool keep_trying;                /* until it has been attached once */
+	bool keep_trying;                /* until it has been attached once; a former daemon may have left it */
 	unsigned int attempt;            /* WAITING: how often it failed, ... */
 	int64_t retry_ms;                /* ... and when it is next, by CLOCK_MONOTONIC */
 	uint64_t detach_ticket;          /* of who cancelled ATTACHING and waits for its end; 0: nobody */
+	bool detach_force;               /* ... and wants it gone although it is in use */
 	unsigned int n_readings;
 	struct gk_stats readings[2];     /* of the last two seconds, the later one first */
 	struct gk_stats recent;          /* their difference */
@@ -82,7 +83,7 @@ struct gk_entry *gk_devices_add(struct gk_devices *devices, struct gk_device_con
 /*
  * Starts a job that takes the steps in their order, on a thread of its own; stop_at_failure: those
  * after one that failed are left out. entry, attach and force are to be filled; entries of attach
- * steps are ATTACHING, those of others ATTACHED. Takes the steps (malloc()). 0, or -errno: nothing
+ * steps are ATTACHING, those of others ATTACHED, or WAITING: what a former daemon left is removed. Takes the steps (malloc()). 0, or -errno: nothing
  * happened, and entries that are not attached are removed, or WAIT.
  */
 int gk_devices_start(struct gk_devices *devices, struct gk_step *steps, size_t n_steps,
@@ -97,6 +98,9 @@ bool gk_devices_cancel(struct gk_devices *devices, const struct gk_entry *entry)
 
 /* Starts a job for each that is WAITING and whose time has come. */
 void gk_devices_retry(struct gk_devices *devices, gk_job_done_fn *done, void *arg);
+
+/* The daemon ends: removes what a former one left and is still WAITING, but with on_exit = "keep". */
+void gk_devices_remove_waiting(struct gk_devices *devices);
 
 /* No entry any more: one that is WAITING. */
 void gk_devices_forget(struct gk_devices *devices, struct gk_entry *entry);

@@ -141,6 +141,26 @@ int gk_recovery_find(struct gk_ublk_ctrl *ctrl, const char *state_dir,
 	return r;
 }
 
+int gk_recovery_remove(struct gk_ublk_ctrl *ctrl, const char *state_dir, const char *name,
+		       const struct gk_kept_device *kept)
+{
+	uint32_t id = kept->info.dev_id;
+	int r = gk_ublk_ctrl_stop(ctrl, id, NULL, NULL);
+
+	if (!r)
+		r = gk_ublk_ctrl_del(ctrl, id);
+	/* Somebody has it open still, and gets errors. */
+	if (r && r != -EBUSY) {
+		gk_log(GK_LOG_ERROR, "%s: cannot remove /dev/ublkb%u, which a former gkproxy left: %s",
+		       name, id, gk_strerror(r));
+		return r;
+	}
+	gk_log(GK_LOG_INFO, "%s: /dev/ublkb%u, which a former gkproxy left, is removed", name, id);
+	gk_udev_name_forget((int)id, name, -1);
+	gk_recovery_forget(state_dir, name);
+	return 0;
+}
+
 static int differs(char *why, size_t why_size, const char *what, unsigned long long kept,
 		   unsigned long long wanted)
 {

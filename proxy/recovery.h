@@ -44,6 +44,14 @@ int gk_recovery_find(struct gk_ublk_ctrl *ctrl, const char *state_dir,
 		     const struct gk_device_config *config, struct gk_kept_device *ret_kept);
 
 /*
+ * Removes a device that gk_recovery_find() found: what waits in it fails, its note is forgotten. Its
+ * fence file stays: writes of the former daemon may still be on their way. 0 or -errno, after a log
+ * line in both cases.
+ */
+int gk_recovery_remove(struct gk_ublk_ctrl *ctrl, const char *state_dir, const char *name,
+		       const struct gk_kept_device *kept);
+
+/*
  * Whether the configuration, and the export as the server has it now (plan), still fit the kept
  * device: 0, or -ESTALE with the difference in why.
  */

@@ -74,14 +74,6 @@ static json_t *step_error(const struct gk_step *step, const char *verb)
 					       gk_strerror(step->result));
 }
 
-void gk_requests_gone(struct gk_daemon *daemon, const struct gk_step *step)
-{
-	if (!step->entry && step->detach_ticket)
-		gk_control_answer(daemon->control, step->detach_ticket,
-				  gk_control_ok(json_pack("{s:s, s:b}", "name", step->name,
-							  "cancelled", 1)));
-}
-
 static void attach_done(void *arg, uint64_t ticket, struct gk_step *steps, size_t n_steps)
 {
 	struct gk_daemon *daemon = arg;
@@ -253,6 +245,35 @@ static void detach_done(void *arg, uint64_t ticket, struct gk_step *steps, size_
 	gk_control_answer(daemon->control, ticket, answer);
 }
 
+static json_t *start_detach(struct gk_daemon *daemon, struct gk_entry *entry, bool force, uint64_t ticket)
+{
+	struct gk_step *step = calloc(1, sizeof(*step));
+
+	if (!step)
+		return no_memory();
+	*step = (struct gk_step){.entry = entry, .force = force};
+	return start_one(daemon, step, detach_done, ticket);
+}
+
+void gk_requests_gone(struct gk_daemon *daemon, const struct gk_step *step)
+{
+	struct gk_entry *entry = step->entry;
+	json_t *answer = NULL;
+	uint64_t ticket = entry ? entry->detach_ticket : step->detach_ticket;
+
+	if (!ticket)
+		return;
+	if (entry) {
+		/* It was being tried once more: now what is left of it can go. */
+		entry->detach_ticket = 0;
+		answer = start_detach(daemon, entry, entry->detach_force, ticket);
+	} else {
+		answer = gk_control_ok(json_pack("{s:s, s:b}", "name", step->name, "cancelled", 1));
+	}
+	if (answer)
+		gk_control_answer(daemon->control, ticket, answer);
+}
+
 static json_t *detach(struct gk_daemon *daemon, uint64_t ticket, const json_t *request)
 {
 	const char *command;
@@ -261,7 +282,6 @@ static json_t *detach(struct gk_daemon *daemon, uint64_t ticket, const json_t *r
 	json_t *answer = UNPACK(request, "{s:s, s:s, s?:b}", "command", &command, "name", &name,
 				"force", &force);
 	struct gk_entry *entry;
-	struct gk_step *step;
 
 	if (answer)
 		return answer;
@@ -269,6 +289,7 @@ static json_t *detach(struct gk_daemon *daemon, uint64_t ticket, const json_t *r
 	if (entry && entry->state == GK_ENTRY_ATTACHING && !entry->detach_ticket) {
 		if (gk_devices_cancel(&daemon->devices, entry)) {
 			entry->detach_ticket = ticket;
+			entry->detach_force = force;
 			return NULL;
 		}
 		/* Too late: it has come up, or failed, in this moment. */
@@ -277,17 +298,9 @@ static json_t *detach(struct gk_daemon *daemon, uint64_t ticket, const json_t *r
 	}
 	if (!entry)
 		return not_found(name);
-	if (entry->state == GK_ENTRY_WAITING) {
-		gk_devices_forget(&daemon->devices, entry);
-		return gk_control_ok(json_pack("{s:s, s:b}", "name", name, "cancelled", 1));
-	}
 	if (entry->state == GK_ENTRY_DETACHING || entry->detach_ticket)
 		return gk_control_error("busy", "%s is being detached already", name);
-	step = calloc(1, sizeof(*step));
-	if (!step)
-		return no_memory();
-	*step = (struct gk_step){.entry = entry, .force = force};
-	return start_one(daemon, step, detach_done, ticket);
+	return start_detach(daemon, entry, force, ticket);
 }
 
 static json_t *log_level(struct gk_daemon *daemon, uint64_t ticket, const json_t *request)
@@ -368,12 +381,6 @@ static size_t plan_reload(struct gk_daemon *daemon, const struct gk_config *conf
 	struct gk_devices *devices = &daemon->devices;
 	size_t n = 0;
 
-	for (size_t i = devices->n_entries; i > 0; i--) {
-		struct gk_entry *entry = devices->entries[i - 1];
-
-		if (entry->state == GK_ENTRY_WAITING && !is_in(config, entry->config->name))
-			gk_devices_forget(devices, entry);
-	}
 
 	for (size_t i = 0; i < devices->n_entries; i++) {
 		struct gk_entry *entry = devices->entries[i];

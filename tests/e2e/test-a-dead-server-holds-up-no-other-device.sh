@@ -30,22 +30,25 @@ device=/dev/ublkb2
 keep_working fio_verify served --size=6m
 wait_for 60 "fio is at work" more_writes_than 50
 
-step "a server dies, and gkproxy"
-kill -KILL "${pids[1]}"
-rm "$dir/1.sock"
-dd if=/dev/urandom of="$dir/data" bs=1M count=1 status=none
-dd if="$dir/data" of=/dev/ublkb1 bs=1M oflag=direct status=none &
-dd_pid=$!
-wait_for 30 "a write waits for the dead server" waits_for ublkb1
-kill -KILL "$gkproxy_pid"
-wait "$gkproxy_pid" 2>/dev/null || true
+# both_die: the first server, with a write out that waits for it (dd_pid), and gkproxy. The next gkproxy is up.
+both_die() {
+	kill -KILL "${pids[1]}"
+	rm "$dir/1.sock"
+	dd if="$dir/data" of=/dev/ublkb1 bs=1M oflag=direct status=none 2>"$dir/dd" &
+	dd_pid=$!
+	wait_for 30 "a write waits for the dead server" waits_for ublkb1
+	kill -KILL "$gkproxy_pid"
+	wait "$gkproxy_pid" 2>/dev/null || true
+	: >"$log"
+	gkproxy -c "$conf" 2>>"$log" &
+	gkproxy_pid=$!
+	wait_for 60 "the next one serves what it can" grep -q 'ready, but 1 of 2 devices are not up' "$log"
+	logged 'ublkb2 is taken over'
+}
 
-step "the next gkproxy serves what it can"
-: >"$log"
-gkproxy -c "$conf" 2>>"$log" &
-gkproxy_pid=$!
-wait_for 60 "it says so" grep -q 'ready, but 1 of 2 devices are not up' "$log"
-logged 'ublkb2 is taken over'
+step "a server dies, and gkproxy: the other device goes on"
+dd if=/dev/urandom of="$dir/data" bs=1M count=1 status=none
+both_die
 same "$(status '.devices[] | "\(.name) \(.state)"' | tr '\n' ' ')" 'vol1 attaching vol2 up ' "the devices"
 [ -b /dev/ublkb1 ] || fail "the dead server's device is gone"
 wait_for 60 "fio gets on" more_writes_than "$(($(writes) + 50))"
@@ -59,3 +62,20 @@ wait "$dd_pid" || fail "the write that waited failed"
 cmp -n 1048576 "$dir/data" "$dir/disk1" || fail "the write that waited is not there"
 enough
 same_bytes "$device" "$dir/disk2"
+
+step "given up: what waits fails, and only by force"
+both_die
+! gkproxy detach vol1 2>"$dir/refused" || fail "a device in use was detached"
+grep -q '/dev/ublkb1 is open' "$dir/refused" || fail "it says: $(cat "$dir/refused")"
+! gone "$dd_pid" || fail "the write has ended"
+gkproxy detach vol1 --force
+! wait "$dd_pid" || fail "a write to nobody succeeded"
+wait_for 30 "the device goes" test ! -b /dev/ublkb1
+same "$(status '.devices[].name')" vol2 "the devices"
+
+step "the end of gkproxy is its end too"
+server 1
+gkproxy reload
+both_die
+stop_gkproxy
+! wait "$dd_pid" || fail "a write to nobody succeeded"
