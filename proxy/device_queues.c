@@ -4,7 +4,6 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/prctl.h>
 #include <time.h>
 
 #include "datapath.h"
@@ -12,23 +11,6 @@
 #include "log.h"
 
 #define DROPS_MAX 5 /* connections that one request may cost before it fails */
-
-/*
- * Memory that a queue thread allocates must not wait for writes to this very device. The effect is
- * checked, since a kernel that ignores the call would only show as a hang under memory pressure.
- */
-static void become_io_flusher(const struct gk_device_queue *dq)
-{
-	int r = prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) ? -errno : 0;
-
-	if (!r && prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) != 1)
-		r = -EINVAL;
-	if (r)
-		gk_log(GK_LOG_WARNING,
-		       "dev%d q%u: PR_SET_IO_FLUSHER failed (%s): under memory pressure the device "
-		       "may hang; run with CAP_SYS_RESOURCE",
-		       dq->queue.dev_id, dq->queue.id, gk_strerror(r));
-}
 
 static void *queue_thread(void *arg)
 {
@@ -38,7 +20,6 @@ static void *queue_thread(void *arg)
 
 	/* Advisory: a cpuset may forbid it, and then the kernel's own choice is as good. */
 	(void)pthread_setaffinity_np(pthread_self(), sizeof(dq->cpus), &dq->cpus);
-	become_io_flusher(dq);
 	r = gk_queue_open(queue);
 	dq->error = r;
 	sem_post(&dq->opened);

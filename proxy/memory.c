@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -67,6 +68,24 @@ static void lock_all(void)
 		       gk_strerror(r));
 }
 
+/*
+ * Memory that a thread allocates must not wait for writes to a device of ours: neither that of a
+ * queue, nor that of one that dials a server anew while writes wait for just that. Threads made later
+ * inherit it (Linux kernel/fork.c, copy_process()). The effect is checked, since a kernel that ignores
+ * the call would only show as a hang under memory pressure.
+ */
+static void become_io_flusher(void)
+{
+	int r = prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) ? -errno : 0;
+
+	if (!r && prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) != 1)
+		r = -EINVAL;
+	if (r)
+		gk_log(GK_LOG_WARNING,
+		       "PR_SET_IO_FLUSHER failed (%s): under memory pressure devices may hang; run with "
+		       "CAP_SYS_RESOURCE", gk_strerror(r));
+}
+
 static void spare_from_oom_killer(void)
 {
 	static const char path[] = "/proc/self/oom_score_adj";
@@ -93,6 +112,7 @@ static void spare_from_oom_killer(void)
 void gk_memory_protect(void)
 {
 	lock_all();
+	become_io_flusher();
 	spare_from_oom_killer();
 }
 

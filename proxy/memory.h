@@ -13,9 +13,9 @@
 
 /*
  * Once, before the first thread and the first device: locks all memory of the process, present and
- * future (mlockall), with small stacks for its threads, and asks the kernel's OOM killer to take
- * others first (oom_score_adj -1000, unless somebody has set one). What the process is not allowed
- * to do is a warning that says what it needs, and the daemon goes on.
+ * future (mlockall), with small stacks for its threads, makes all of these I/O flushers, and asks
+ * the kernel's OOM killer to take others first (oom_score_adj -1000, unless somebody has set one).
+ * What the process is not allowed to do is a warning that says what it needs, and the daemon goes on.
  */
 void gk_memory_protect(void);
 
