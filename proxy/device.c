@@ -175,6 +175,7 @@ static int take_over(struct gk_device *device)
 	}
 	device->n_queues = info->nr_hw_queues;
 	device->plan.max_io_bytes = info->max_io_buf_bytes;
+	device->plan.size_bytes = device->kept.params.basic.dev_sectors << 9;
 	device->cookie = info->ublksrv_flags;
 	/* The kernel still ends what the daemon that died had under way; there is no event for it. */
 	for (int tries = 0; tries < 20 * TAKE_OVER_SECONDS; tries++) {
@@ -258,6 +259,28 @@ static int start_new(struct gk_device *device)
 	return !r && is_cancelled(device) ? -ECANCELED : r;
 }
 
+void gk_device_grow(struct gk_device *device, uint64_t export_bytes)
+{
+	uint64_t old_bytes = device->plan.size_bytes;
+	uint64_t bytes = export_bytes / device->plan.block_size * device->plan.block_size;
+	int r;
+
+	device->facts.size_bytes = export_bytes;
+	if (bytes <= old_bytes)
+		return;
+	r = gk_ublk_ctrl_update_size(device->ctrl, (uint32_t)device->dev_id, bytes >> 9);
+	if (r) {
+		gk_log(GK_LOG_WARNING,
+		       "dev%d: %s: the export grew to %" PRIu64 " bytes, which this kernel cannot "
+		       "pass on (%s): detach and attach to see them",
+		       device->dev_id, device->config->name, bytes, gk_strerror(r));
+		return;
+	}
+	gk_log(GK_LOG_INFO, "dev%d: %s: the export grew from %" PRIu64 " to %" PRIu64 " bytes",
+	       device->dev_id, device->config->name, old_bytes, bytes);
+	__atomic_store_n(&device->plan.size_bytes, bytes, __ATOMIC_RELAXED);
+}
+
 static int start(struct gk_device *device, struct gk_dialled *dialled)
 {
 	int r = gk_device_queues_make(device, dialled);
@@ -270,6 +293,8 @@ static int start(struct gk_device *device, struct gk_dialled *dialled)
 		r = gk_ublk_ctrl_end_recovery(device->ctrl, (uint32_t)device->dev_id);
 	else if (!r)
 		r = start_new(device);
+	if (!r && device->recovering)
+		gk_device_grow(device, device->facts.size_bytes);
 	if (!r)
 		r = gk_reconnect_start(device);
 	if (r)

@@ -76,6 +76,12 @@ struct gk_dial_options gk_device_dial_options(const struct gk_device *device, in
 struct gk_session_facts gk_device_session_facts(const struct gk_device *device,
 						struct gk_dialled *dialled);
 
+/*
+ * The export of a live device has this size now: if that is more, the kernel hears of it, as far as it
+ * can (UBLK_F_UPDATE_SIZE). The reconnection's thread, or before it runs.
+ */
+void gk_device_grow(struct gk_device *device, uint64_t export_bytes);
+
 /* Says how a connection is encrypted, and what is wrong with it. */
 void gk_device_log_tls(const struct gk_device *device, const struct gk_dialled *dialled);
 

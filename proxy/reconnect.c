@@ -2,7 +2,6 @@
 #include "reconnect.h"
 
 #include <errno.h>
-#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -268,8 +267,6 @@ static void settle_unflushed(struct gk_device *device, unsigned int n_dead, size
 /* Takes over growth, as far as the kernel can; refuses an export that is not ours any more. */
 static int check_export(struct gk_device *device, const struct nbd_export_facts *facts)
 {
-	uint64_t old_bytes = device->plan.size_bytes;
-	uint64_t bytes = facts->size_bytes / device->plan.block_size * device->plan.block_size;
 	char why[256];
 	int r = gk_plan_compare(device->config, &device->plan, &device->facts, facts, why, sizeof(why));
 
@@ -279,20 +276,7 @@ static int check_export(struct gk_device *device, const struct nbd_export_facts 
 			       device->dev_id, device->config->name, why);
 		return r;
 	}
-	if (bytes <= old_bytes)
-		return 0;
-	r = gk_ublk_ctrl_update_size(device->ctrl, (uint32_t)device->dev_id, bytes >> 9);
-	if (r) {
-		gk_log(GK_LOG_WARNING,
-		       "dev%d: %s: the export grew to %" PRIu64 " bytes, which this kernel cannot "
-		       "pass on (%s): detach and attach to see them",
-		       device->dev_id, device->config->name, bytes, gk_strerror(r));
-	} else {
-		gk_log(GK_LOG_INFO, "dev%d: %s: the export grew from %" PRIu64 " to %" PRIu64 " bytes",
-		       device->dev_id, device->config->name, old_bytes, bytes);
-		__atomic_store_n(&device->plan.size_bytes, bytes, __ATOMIC_RELAXED);
-	}
-	device->facts.size_bytes = facts->size_bytes;
+	gk_device_grow(device, facts->size_bytes);
 	return 0;
 }
 
