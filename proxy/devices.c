@@ -16,6 +16,7 @@
 
 #define LET_GO_MS   2000 /* udev and its like look at a new device for a moment */
 #define FIRST_RETRY 3    /* of reconnect.h's delays: a few hundred ms */
+#define PATIENCE_S  1    /* at the end, for a device to go before the next one */
 
 struct gk_job {
 	struct gk_job *next;
@@ -439,11 +440,33 @@ void gk_devices_remove_waiting(struct gk_devices *devices)
 	}
 }
 
+static void *end_thread(void *arg)
+{
+	gk_device_detach(arg);
+	return NULL;
+}
+
+/* Whether it has gone; else *ret_thread is still at it. */
+static bool end_device(struct gk_device *device, pthread_t *ret_thread)
+{
+	struct timespec until;
+
+	if (pthread_create(ret_thread, NULL, end_thread, device)) {
+		gk_device_detach(device);
+		return true;
+	}
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += PATIENCE_S;
+	return !pthread_clockjoin_np(*ret_thread, NULL, CLOCK_MONOTONIC, &until);
+}
+
 bool gk_devices_end(struct gk_devices *devices)
 {
+	pthread_t *slow = calloc(devices->n_entries + 1, sizeof(*slow));
+	size_t n_slow = 0;
 	bool kept = false;
 
-	/* All of them at once, so that servers which do not end a connection cost their time once. */
+	/* All of them at once, so that servers which do not answer cost their time once. */
 	for (size_t i = 0; i < devices->n_entries; i++)
 		if (devices->entries[i]->device &&
 		    devices->entries[i]->config->on_exit == GK_ON_EXIT_KEEP)
@@ -456,10 +479,15 @@ bool gk_devices_end(struct gk_devices *devices)
 		if (devices->entries[i - 1]->config->on_exit == GK_ON_EXIT_KEEP) {
 			gk_device_keep(device);
 			kept = true;
-		} else {
+		} else if (!slow) {
 			gk_device_detach(device);
+		} else {
+			n_slow += !end_device(device, &slow[n_slow]);
 		}
 	}
+	while (n_slow)
+		pthread_join(slow[--n_slow], NULL);
+	free(slow);
 	return kept;
 }
 

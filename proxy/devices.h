@@ -112,8 +112,8 @@ void gk_devices_step(struct gk_devices *devices);
 void gk_devices_tick(struct gk_devices *devices);
 
 /*
- * Detaches all that are attached, the last one first; those with on_exit = "keep" are left to the
- * next daemon. No job may run. Returns whether one was kept: the process must then end by _exit().
+ * Detaches all that are attached, the last one first, each a second after the one before at the latest,
+ * gone or not; those with on_exit = "keep" are left to the next daemon. No job may run. Returns whether one was kept: the process must then end by _exit().
  */
 bool gk_devices_end(struct gk_devices *devices);
 

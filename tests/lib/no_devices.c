@@ -102,6 +102,7 @@ int __wrap_gk_device_attach(struct gk_ublk_ctrl *ctrl, const struct gk_probe *pr
 
 void __wrap_gk_device_detach(struct gk_device *device)
 {
+	__atomic_fetch_add(&no_devices.n_leaving, 1, __ATOMIC_RELAXED);
 	if (strstr(device->config->name, "lingering"))
 		(void)wait_to_go_on(-1);
 	if (device->impatient) {

@@ -19,6 +19,7 @@
 struct no_devices {
 	int go_on_fd;           /* eventfd; made by the first no_devices_reset() */
 	unsigned int n_alive;
+	unsigned int n_leaving; /* whose detaching has begun */
 	unsigned int n_forced;  /* detached while `impatient` */
 	unsigned int n_kept;
 	unsigned int next_id;

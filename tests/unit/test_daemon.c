@@ -523,6 +523,22 @@ static void a_signal_gives_up_what_is_being_attached(void **state)
 	ends_with(attach, "cancelled");
 }
 
+/* Ten seconds for each device of a dead server would be more than systemd waits for. */
+static void at_the_end_no_device_waits_for_another_one(void **state)
+{
+	(void)state;
+	start_daemon("devices = ( " DEVICE("a") ", " DEVICE("b-lingering") ", " DEVICE("c-lingering") " );");
+	is_ready();
+	kill(getpid(), SIGTERM);
+	while (__atomic_load_n(&no_devices.n_leaving, __ATOMIC_RELAXED) < 3)
+		sched_yield();
+	no_devices_go_on(true);
+	pthread_join(thread, NULL);
+	running = false;
+	assert_int_equal(result, 0);
+	assert_int_equal(no_devices.n_alive, 0);
+}
+
 static void log_level_and_probe_are_answered(void **state)
 {
 	(void)state;
@@ -559,6 +575,7 @@ int main(void)
 		LEFT(with_none_that_can_be_attached_the_start_fails),
 		TEST(a_signal_ends_the_start),
 		TEST(a_signal_gives_up_what_is_being_attached),
+		TEST(at_the_end_no_device_waits_for_another_one),
 		TEST(log_level_and_probe_are_answered),
 	};
 
