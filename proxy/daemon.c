@@ -104,29 +104,42 @@ static void all_are_up(void)
  * Devices that a former daemon left are in use: one that has been taken over must not go, nor one
  * that could be wait, because another one's server is not there.
  */
-static void start_done(void *arg, uint64_t ticket, struct gk_step *steps, size_t n_steps)
+static void conclude_start(struct gk_daemon *daemon)
 {
-	struct gk_daemon *daemon = arg;
-	size_t n_up = 0;
-	int failed = 0;
-
-	(void)ticket;
-	for (size_t i = 0; i < n_steps; i++) {
-		n_up += !steps[i].result;
-		failed = failed ? failed : steps[i].result;
-	}
-	if (failed && !(daemon->inherits && n_up))
-		end(daemon, failed);
+	if (daemon->start.n_failed && !(daemon->inherits && daemon->start.n_up))
+		end(daemon, daemon->start.result);
 	if (daemon->ending)
 		return;
 	daemon->ready = true;
-	if (!failed) {
+	if (!daemon->start.n_failed) {
 		all_are_up();
 		return;
 	}
 	gk_log(GK_LOG_WARNING, "ready, but %zu of %zu devices are not up: they are tried again, and the "
-	       "others served meanwhile", n_steps - n_up, n_steps);
+	       "others served meanwhile", daemon->start.n_failed,
+	       daemon->start.n_failed + daemon->start.n_up);
 	gk_notify("READY=1\nSTATUS=Not all devices are up: see gkproxy status");
+}
+
+static void note_failure(struct gk_daemon *daemon, int result)
+{
+	if (!daemon->start.n_failed++)
+		daemon->start.result = result;
+}
+
+static void start_done(void *arg, uint64_t ticket, struct gk_step *steps, size_t n_steps)
+{
+	struct gk_daemon *daemon = arg;
+
+	(void)ticket;
+	for (size_t i = 0; i < n_steps; i++) {
+		if (steps[i].result)
+			note_failure(daemon, steps[i].result);
+		else
+			daemon->start.n_up++;
+	}
+	if (!--daemon->start.n_jobs)
+		conclude_start(daemon);
 }
 
 static void retry_done(void *arg, uint64_t ticket, struct gk_step *steps, size_t n_steps)
@@ -153,32 +166,58 @@ static bool is_any_left(const struct gk_daemon *daemon)
 	return left;
 }
 
-/*
- * The devices of the file, one after the other; the first that fails ends the start, unless a former
- * daemon left some.
- */
-static int attach_all(struct gk_daemon *daemon)
+static int add_of_file(struct gk_daemon *daemon, const struct gk_device_config *config,
+		       struct gk_step *ret_step)
+{
+	struct gk_device_config *copy;
+	int r = gk_config_device_copy(config, &copy);
+
+	if (r)
+		return r;
+	*ret_step = (struct gk_step){.entry = gk_devices_add(&daemon->devices, copy, true), .attach = true};
+	if (!ret_step->entry)
+		return -ENOMEM;
+	ret_step->entry->keep_trying = daemon->inherits;
+	return 0;
+}
+
+/* The devices of the file, one after the other, so that ids are in their order; the first that fails ends the start. */
+static int attach_new(struct gk_daemon *daemon)
 {
 	const struct gk_config *config = daemon->config;
 	struct gk_step *steps = calloc(config->n_devices, sizeof(*steps));
+	int r = steps ? 0 : -ENOMEM;
 
-	if (!steps)
-		return -ENOMEM;
-	daemon->inherits = is_any_left(daemon);
-	for (size_t i = 0; i < config->n_devices; i++) {
-		struct gk_device_config *copy;
-		int r = gk_config_device_copy(&config->devices[i], &copy);
-
-		steps[i].attach = true;
-		steps[i].entry = r ? NULL : gk_devices_add(&daemon->devices, copy, true);
-		if (!steps[i].entry) {
-			free(steps);
-			return -ENOMEM;
-		}
-		steps[i].entry->keep_trying = daemon->inherits;
+	for (size_t i = 0; i < config->n_devices && !r; i++)
+		r = add_of_file(daemon, &config->devices[i], &steps[i]);
+	if (r) {
+		free(steps);
+		return r;
 	}
-	return gk_devices_start(&daemon->devices, steps, config->n_devices, !daemon->inherits,
-				start_done, daemon, 0);
+	daemon->start.n_jobs = 1;
+	return gk_devices_start(&daemon->devices, steps, config->n_devices, true, start_done, daemon, 0);
+}
+
+/* What a former daemon left has its ids: all at once, so that none waits until another one's server is given up. */
+static int attach_left(struct gk_daemon *daemon)
+{
+	const struct gk_config *config = daemon->config;
+	int r = 0;
+
+	for (size_t i = 0; i < config->n_devices; i++) {
+		struct gk_step *step = calloc(1, sizeof(*step));
+
+		r = step ? add_of_file(daemon, &config->devices[i], step) : -ENOMEM;
+		if (r)
+			free(step);
+		else
+			r = gk_devices_start(&daemon->devices, step, 1, false, start_done, daemon, 0);
+		if (r)
+			note_failure(daemon, r);
+		else
+			daemon->start.n_jobs++;
+	}
+	return daemon->start.n_jobs ? 0 : r;
 }
 
 static void read_signals(struct gk_daemon *daemon)
@@ -333,7 +372,8 @@ int gk_daemon_run(struct gk_config *config)
 	raise_fd_limit();
 	r = set_up(&daemon, &metrics);
 	if (!r) {
-		r = attach_all(&daemon);
+		daemon.inherits = is_any_left(&daemon);
+		r = daemon.inherits ? attach_left(&daemon) : attach_new(&daemon);
 		if (r)
 			gk_log(GK_LOG_ERROR, "no device can be attached: %s", gk_strerror(r));
 	}

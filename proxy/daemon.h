@@ -24,6 +24,12 @@ struct gk_daemon {
 	int signal_fd;
 	int listen_fd;
 	bool inherits;               /* a former daemon left devices of the file, which may be in use */
+	struct {
+		size_t n_jobs;       /* that are not done yet */
+		size_t n_up;
+		size_t n_failed;
+		int result;          /* of the first that failed */
+	} start;
 	bool ready;                  /* the devices of the file are up, or those that can be */
 	bool ending;
 	bool reload_wanted;          /* SIGHUP came while a job was running */

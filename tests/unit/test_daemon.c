@@ -442,6 +442,18 @@ static void what_was_left_is_served_whatever_becomes_of_others(void **state)
 	end_daemon(0);
 }
 
+static void what_was_left_waits_for_no_other_device(void **state)
+{
+	(void)state;
+	leave_device("a");
+	start_daemon("devices = ( " DEVICE("slow") ", " DEVICE("a") " );");
+	devices_become("slow attaching, a up");
+	no_devices_go_on(true);
+	is_ready();
+	devices_are("slow up, a up");
+	end_daemon(0);
+}
+
 static void what_cannot_be_attached_is_tried_again(void **state)
 {
 	(void)state;
@@ -570,6 +582,7 @@ int main(void)
 		TEST(sighup_reloads_also_when_something_else_goes_on),
 		TEST(a_device_that_fails_at_the_start_ends_it),
 		LEFT(what_was_left_is_served_whatever_becomes_of_others),
+		LEFT(what_was_left_waits_for_no_other_device),
 		LEFT(what_cannot_be_attached_is_tried_again),
 		LEFT(reload_has_its_say_about_what_is_tried_again),
 		LEFT(with_none_that_can_be_attached_the_start_fails),
