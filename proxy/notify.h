@@ -3,7 +3,7 @@
 #ifndef GK_NOTIFY_H
 #define GK_NOTIFY_H
 
-/* Sends state ("READY=1"); does nothing when no service manager asked for it. */
+/* Sends state ("READY=1"), within 1 s or not at all; does nothing when no service manager asked for it. */
 void gk_notify(const char *state);
 
 /*

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /* What the service manager hears: readiness, and a watchdog that is fed in time but not at every turn. */
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -101,11 +102,30 @@ static void the_watchdog_is_fed_four_times_in_its_time(void **state)
 	assert_string_equal(said, "WATCHDOG=1");
 }
 
+/* It may wait for a disk of ours. */
+static void a_manager_that_does_not_read_is_not_waited_for(void **state)
+{
+	struct sockaddr_un addr;
+	socklen_t len = sizeof(addr);
+	int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+
+	(void)state;
+	assert_return_code(fd, errno);
+	assert_return_code(getsockname(manager_fd, (struct sockaddr *)&addr, &len), errno);
+	while (sendto(fd, "x", 1, MSG_DONTWAIT, (struct sockaddr *)&addr, len) == 1)
+		;
+	assert_int_equal(errno, EAGAIN);
+	gk_notify("READY=1");
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(readiness_is_one_datagram, start_manager,
 						stop_manager),
+		cmocka_unit_test_setup_teardown(a_manager_that_does_not_read_is_not_waited_for,
+						start_manager, stop_manager),
 		cmocka_unit_test_setup_teardown(without_a_watchdog_nothing_is_sent, start_manager,
 						stop_manager),
 		cmocka_unit_test_setup_teardown(the_watchdog_of_another_process_is_not_fed,
