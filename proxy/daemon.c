@@ -166,6 +166,7 @@ static bool is_any_left(const struct gk_daemon *daemon)
 	return left;
 }
 
+/* Into a zeroed step. */
 static int add_of_file(struct gk_daemon *daemon, const struct gk_device_config *config,
 		       struct gk_step *ret_step)
 {
@@ -174,14 +175,18 @@ static int add_of_file(struct gk_daemon *daemon, const struct gk_device_config *
 
 	if (r)
 		return r;
-	*ret_step = (struct gk_step){.entry = gk_devices_add(&daemon->devices, copy, true), .attach = true};
+	ret_step->attach = true;
+	ret_step->entry = gk_devices_add(&daemon->devices, copy, true);
 	if (!ret_step->entry)
 		return -ENOMEM;
 	ret_step->entry->keep_trying = daemon->inherits;
 	return 0;
 }
 
-/* The devices of the file, one after the other, so that ids are in their order; the first that fails ends the start. */
+/*
+ * The devices of the file, one after the other, so that ids are in their order; the first that fails
+ * ends the start.
+ */
 static int attach_new(struct gk_daemon *daemon)
 {
 	const struct gk_config *config = daemon->config;
@@ -198,7 +203,7 @@ static int attach_new(struct gk_daemon *daemon)
 	return gk_devices_start(&daemon->devices, steps, config->n_devices, true, start_done, daemon, 0);
 }
 
-/* What a former daemon left has its ids: all at once, so that none waits until another one's server is given up. */
+/* What a former daemon left has its ids: all at once, so that none waits for another one's server. */
 static int attach_left(struct gk_daemon *daemon)
 {
 	const struct gk_config *config = daemon->config;

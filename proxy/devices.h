@@ -29,7 +29,7 @@ struct gk_entry {
 	struct gk_device *device;        /* ATTACHED only; else the job's */
 	enum gk_entry_state state;
 	bool from_file;                  /* in the configuration; else attached at run time */
-	bool keep_trying;                /* until it has been attached once; a former daemon may have left it */
+	bool keep_trying;                /* until it is attached; a former daemon may have left it */
 	unsigned int attempt;            /* WAITING: how often it failed, ... */
 	int64_t retry_ms;                /* ... and when it is next, by CLOCK_MONOTONIC */
 	uint64_t detach_ticket;          /* of who cancelled ATTACHING and waits for its end; 0: nobody */
@@ -83,8 +83,9 @@ struct gk_entry *gk_devices_add(struct gk_devices *devices, struct gk_device_con
 /*
  * Starts a job that takes the steps in their order, on a thread of its own; stop_at_failure: those
  * after one that failed are left out. entry, attach and force are to be filled; entries of attach
- * steps are ATTACHING, those of others ATTACHED, or WAITING: what a former daemon left is removed. Takes the steps (malloc()). 0, or -errno: nothing
- * happened, and entries that are not attached are removed, or WAIT.
+ * steps are ATTACHING, those of others ATTACHED, or WAITING: what a former daemon left is removed.
+ * Takes the steps (malloc()). 0, or -errno: nothing happened, and entries that are not attached are
+ * removed, or WAIT.
  */
 int gk_devices_start(struct gk_devices *devices, struct gk_step *steps, size_t n_steps,
 		     bool stop_at_failure, gk_job_done_fn *done, void *arg, uint64_t ticket);
@@ -112,8 +113,9 @@ void gk_devices_step(struct gk_devices *devices);
 void gk_devices_tick(struct gk_devices *devices);
 
 /*
- * Detaches all that are attached, the last one first, each a second after the one before at the latest,
- * gone or not; those with on_exit = "keep" are left to the next daemon. No job may run. Returns whether one was kept: the process must then end by _exit().
+ * Detaches all that are attached, the last one first, and the next one when that has gone, or after a
+ * second; those with on_exit = "keep" are left to the next daemon. No job may run. Returns whether one
+ * was kept: the process must then end by _exit().
  */
 bool gk_devices_end(struct gk_devices *devices);
 

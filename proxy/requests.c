@@ -245,7 +245,8 @@ static void detach_done(void *arg, uint64_t ticket, struct gk_step *steps, size_
 	gk_control_answer(daemon->control, ticket, answer);
 }
 
-static json_t *start_detach(struct gk_daemon *daemon, struct gk_entry *entry, bool force, uint64_t ticket)
+static json_t *start_detach(struct gk_daemon *daemon, struct gk_entry *entry, bool force,
+			    uint64_t ticket)
 {
 	struct gk_step *step = calloc(1, sizeof(*step));
 
@@ -374,7 +375,10 @@ static bool is_in(const struct gk_config *config, const char *name)
 	return false;
 }
 
-/* First those that go, so that their ids are free for those that come. What waits is tried as the file now is. */
+/*
+ * First those that go, so that their ids are free for those that come. What waits is tried as the file
+ * now is.
+ */
 static size_t plan_reload(struct gk_daemon *daemon, const struct gk_config *config,
 			  struct gk_step *steps)
 {

@@ -493,7 +493,8 @@ static void reload_has_its_say_about_what_is_tried_again(void **state)
 	start_daemon("devices = ( " DEVICE("bad") ", " DEVICE("late") ", " DEVICE("a") " );");
 	is_ready();
 	write_conf("devices = ( " DEVICE("late") ", " DEVICE("a") " );");
-	reload_gives("\"failed\":[{\"error\":\"late: no server there\",\"name\":\"late\"}],\"unchanged\":[\"a\"]");
+	reload_gives("\"failed\":[{\"error\":\"late: no server there\",\"name\":\"late\"}],"
+		     "\"unchanged\":[\"a\"]");
 	devices_are("a up, late attaching");
 	__atomic_store_n(&no_devices.early, false, __ATOMIC_RELAXED);
 	devices_become("a up, late up");
