@@ -17,6 +17,7 @@
 #include "datapath.h"
 #include "device_queues.h"
 #include "fence_child.h"
+#include "join.h"
 #include "log.h"
 #include "memory.h"
 #include "udev_name.h"
@@ -605,18 +606,12 @@ static void *writeback_thread(void *arg)
 /* On a thread of its own, so that a server that does not answer can be cut off meanwhile. */
 static void write_back(struct gk_device *device)
 {
-	struct timespec until;
 	pthread_t thread;
 
 	if (pthread_create(&thread, NULL, writeback_thread, device))
 		return;
-	do {
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_sec += device->impatient ? IMPATIENT_SECONDS : GK_UBLK_STUCK_SECONDS;
-		if (!pthread_clockjoin_np(thread, NULL, CLOCK_MONOTONIC, &until))
-			return;
+	while (!gk_join_within(thread, device->impatient ? IMPATIENT_SECONDS : GK_UBLK_STUCK_SECONDS))
 		stop_is_stuck(device);
-	} while (true);
 }
 
 static void stop(struct gk_device *device)

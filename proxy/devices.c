@@ -11,6 +11,7 @@
 
 #include "config_device.h"
 #include "holders.h"
+#include "join.h"
 #include "log.h"
 #include "recovery.h"
 
@@ -25,10 +26,9 @@ struct gk_job {
 	struct gk_step *steps;
 	size_t n_steps;
 	pthread_mutex_t lock; /* of what both threads write: n_done, n_begun, given_up */
-	size_t n_done;
+	size_t n_done;  /* all: the thread ends */
 	size_t n_begun;
 	size_t n_seen;  /* by the control thread */
-	bool ended;     /* by the thread, with release: nothing more comes */
 	bool stop_at_failure;
 	bool all_given_up;
 	int cancel_fd;  /* eventfd: give up what is being attached; -1: the job attaches nothing */
@@ -63,6 +63,11 @@ void gk_devices_forget(struct gk_devices *devices, struct gk_entry *entry)
 {
 	size_t i = 0;
 
+	/* A job of several steps goes on after one of its devices has been detached again. */
+	for (struct gk_job *job = devices->jobs; job; job = job->next)
+		for (size_t seen = 0; seen < job->n_seen; seen++)
+			if (job->steps[seen].entry == entry)
+				job->steps[seen].entry = NULL;
 	while (devices->entries[i] != entry)
 		i++;
 	devices->n_entries--;
@@ -241,8 +246,8 @@ static void *job_thread(void *arg)
 		failed |= step->result;
 		end_step(job, step);
 	}
-	__atomic_store_n(&job->ended, true, __ATOMIC_RELEASE);
-	ring(job->devices->done_fd);
+	if (!job->n_steps)
+		ring(job->devices->done_fd);
 	return NULL;
 }
 
@@ -349,7 +354,9 @@ void gk_devices_retry(struct gk_devices *devices, gk_job_done_fn *done, void *ar
 	for (size_t i = 0; i < devices->n_entries; i++) {
 		struct gk_entry *entry = devices->entries[i];
 
-		if (entry->state == GK_ENTRY_WAITING && now_ms() >= entry->retry_ms)
+		/* What somebody wants detached is, as soon as the job that tried it has ended. */
+		if (entry->state == GK_ENTRY_WAITING && !entry->detach_ticket &&
+		    now_ms() >= entry->retry_ms)
 			retry(devices, entry, done, arg);
 	}
 }
@@ -391,7 +398,6 @@ void gk_devices_step(struct gk_devices *devices)
 	(void)!read(devices->done_fd, &count, sizeof(count));
 	while (*link) {
 		struct gk_job *job = *link;
-		bool ended = __atomic_load_n(&job->ended, __ATOMIC_ACQUIRE);
 		size_t n_done;
 
 		pthread_mutex_lock(&job->lock);
@@ -399,7 +405,8 @@ void gk_devices_step(struct gk_devices *devices)
 		pthread_mutex_unlock(&job->lock);
 		while (job->n_seen < n_done)
 			see_step(devices, &job->steps[job->n_seen++]);
-		if (!ended) {
+		/* In one go with the last step, so that no request comes between the two. */
+		if (n_done < job->n_steps) {
 			link = &job->next;
 			continue;
 		}
@@ -449,15 +456,11 @@ static void *end_thread(void *arg)
 /* Whether it has gone; else *ret_thread is still at it. */
 static bool end_device(struct gk_device *device, pthread_t *ret_thread)
 {
-	struct timespec until;
-
 	if (pthread_create(ret_thread, NULL, end_thread, device)) {
 		gk_device_detach(device);
 		return true;
 	}
-	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += PATIENCE_S;
-	return !pthread_clockjoin_np(*ret_thread, NULL, CLOCK_MONOTONIC, &until);
+	return gk_join_within(*ret_thread, PATIENCE_S);
 }
 
 bool gk_devices_end(struct gk_devices *devices)

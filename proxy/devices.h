@@ -42,7 +42,8 @@ struct gk_entry {
 
 /* One device of a job. */
 struct gk_step {
-	struct gk_entry *entry; /* NULL once it is gone: detached, or not attached and not WAITING */
+	struct gk_entry *entry; /* NULL once it is gone: detached, also by another job, or not attached
+				   and not WAITING */
 	char name[65];
 	bool attach;            /* else detach */
 	bool force;             /* detach also what is in use; fail what is in flight */

@@ -84,17 +84,26 @@ static void no_word(void *arg, uint64_t ticket, struct gk_step *steps, size_t n_
 	(void)arg;
 	(void)ticket;
 	for (size_t i = 0; i < n_steps; i++)
+		assert_ptr_equal(steps[i].entry, gk_devices_find(&daemon_.devices, steps[i].name));
+	for (size_t i = 0; i < n_steps; i++)
 		gk_requests_gone(&daemon_, &steps[i]);
 }
 
-/* A job of attaching these, as a reload is one. */
-static void attach(const char *const *names, size_t n)
+/* A job of attaching these, as a reload is one; keep_trying: as of what a former daemon left. */
+static void attach_those(const char *const *names, size_t n, bool keep_trying)
 {
 	struct gk_step *steps = calloc(n, sizeof(*steps));
 
-	for (size_t i = 0; i < n; i++)
+	for (size_t i = 0; i < n; i++) {
 		steps[i] = (struct gk_step){.entry = add(names[i]), .attach = true};
+		steps[i].entry->keep_trying = keep_trying;
+	}
 	assert_int_equal(gk_devices_start(&daemon_.devices, steps, n, false, no_word, NULL, 0), 0);
+}
+
+static void attach(const char *const *names, size_t n)
+{
+	attach_those(names, n, false);
 }
 
 /* It is answered later. */
@@ -141,6 +150,49 @@ static void giving_up_one_gives_up_no_other(void **state)
 	assert_int_equal(no_devices.n_alive, 1);
 }
 
+/* The job's done() then finds one that is there no more. */
+static void one_can_be_detached_before_all_of_its_job_are_up(void **state)
+{
+	static const char *const names[] = {"a", "slow"};
+
+	(void)state;
+	attach(names, 2);
+	wait_for_step();
+	gk_devices_step(&daemon_.devices);
+	assert_int_equal(gk_devices_find(&daemon_.devices, "a")->state, GK_ENTRY_ATTACHED);
+	ask_to_detach("a");
+	while (gk_devices_find(&daemon_.devices, "a")) {
+		wait_for_step();
+		gk_devices_step(&daemon_.devices);
+	}
+	assert_int_equal(gk_devices_find(&daemon_.devices, "slow")->state, GK_ENTRY_ATTACHING);
+	no_devices_go_on(true);
+	turn_until_idle();
+	assert_int_equal(gk_devices_find(&daemon_.devices, "slow")->state, GK_ENTRY_ATTACHED);
+	assert_int_equal(no_devices.n_alive, 1);
+}
+
+static void what_is_to_be_detached_is_not_tried_again(void **state)
+{
+	static const char *const names[] = {"slow1", "slow2"};
+	struct gk_entry *entry;
+
+	(void)state;
+	attach_those(names, 2, true);
+	ask_to_detach("slow1");
+	wait_for_step();
+	gk_devices_step(&daemon_.devices);
+	entry = gk_devices_find(&daemon_.devices, "slow1");
+	assert_int_equal(entry->state, GK_ENTRY_WAITING);
+	entry->retry_ms = 0;
+	gk_devices_retry(&daemon_.devices, no_word, NULL);
+	assert_int_equal(entry->state, GK_ENTRY_WAITING);
+	no_devices_go_on(true);
+	turn_until_idle();
+	assert_null(gk_devices_find(&daemon_.devices, "slow1"));
+	assert_int_equal(no_devices.n_alive, 1);
+}
+
 static void all_are_given_up_at_the_end(void **state)
 {
 	static const char *const names[] = {"slow1", "slow2", "b"};
@@ -161,6 +213,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(a_device_that_just_came_up_can_be_detached),
 		TEST(giving_up_one_gives_up_no_other),
+		TEST(one_can_be_detached_before_all_of_its_job_are_up),
+		TEST(what_is_to_be_detached_is_not_tried_again),
 		TEST(all_are_given_up_at_the_end),
 	};
 
